@@ -1,0 +1,3 @@
+//! The benchmark tools of Penstock.
+
+fn main() {}

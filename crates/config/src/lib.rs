@@ -1,0 +1,1 @@
+//! Kubernetes and Gateway API objects to one immutable snapshot and statuses.

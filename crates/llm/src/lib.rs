@@ -1,0 +1,1 @@
+//! What LLM requests, responses and engine reports are.

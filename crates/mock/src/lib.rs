@@ -1,0 +1,1 @@
+//! The simulator's engine in real time behind HTTP, with faults on demand.

@@ -1,0 +1,1 @@
+//! Which endpoint should serve a request, and when.

@@ -1,0 +1,1 @@
+//! Discrete-event model of continuous-batching model servers.
