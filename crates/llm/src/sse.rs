@@ -59,6 +59,12 @@ struct LongName {
 }
 
 impl SseScan {
+    /// Whether no event is incomplete.
+    #[must_use]
+    pub fn at_event_border(&self) -> bool {
+        self.length == 0
+    }
+
     /// Reads the next piece and calls `on` for each event that it completes.
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) {
         // Everything before `taken` belongs to earlier events, or is counted in `length`.

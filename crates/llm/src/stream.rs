@@ -139,6 +139,12 @@ impl StreamScan {
         self.reading.first
     }
 
+    /// Whether the bytes so far end with an event, so that another event may follow them.
+    #[must_use]
+    pub fn at_event_border(&self) -> bool {
+        self.sse.at_event_border()
+    }
+
     /// How the stream stands.
     #[must_use]
     pub fn ended(&self) -> Ended {

@@ -29,12 +29,11 @@ pub(crate) enum Side {
 /// Why; each has one row in [`Cause::row`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Refused by the HTTP/1.1 parser; status and code are the refusal's.
+    /// Refused by a parser, of HTTP/1.1 or of the body; status and code are the parser's.
     Refused { status: u16, code: &'static str },
     BodyTooLarge,
     BodyTimeout,
     HeadTimeout,
-    InvalidJson { code: &'static str },
     NoRoute,
     NoBackend,
     InvalidBackend,
@@ -107,7 +106,6 @@ impl Cause {
             Self::BodyTooLarge => (413, "request_too_large", INVALID, Client, Never),
             Self::BodyTimeout => (408, "body_timeout", INVALID, Client, Never),
             Self::HeadTimeout => (408, "head_timeout", INVALID, Client, Never),
-            Self::InvalidJson { code } => (400, code, INVALID, Client, Never),
             Self::NoRoute => (404, "no_route", INVALID, Client, Never),
             Self::NoBackend => (500, "no_backend", SERVER, Gateway, Never),
             Self::InvalidBackend => (500, "invalid_backend", SERVER, Gateway, Never),
@@ -168,7 +166,7 @@ impl Failure {
         let row = self.cause.row();
         ErrorText {
             status: row.status,
-            kind: row.kind,
+            kind: Some(row.kind),
             code: Some(row.code),
             message: &self.message,
             param: None,

@@ -96,10 +96,9 @@ pub(crate) async fn forward(
 fn chain(x: &mut Exchange) {
     let Some(peek) = &x.peek else { return };
     let body = x.body.bytes();
-    let part = |span: &llm::Span| body.get(span.start as usize..span.end as usize);
-    let salt = peek.cache_salt.as_ref().and_then(part);
-    let seed = llm::chain_seed(x.model.as_bytes(), salt);
-    llm::block_hashes(seed, peek.prompt.iter().flatten().filter_map(part), &mut x.chain);
+    let salt = peek.cache_salt_str(body);
+    let seed = llm::chain_seed(&x.model, salt.as_deref());
+    llm::block_hashes(seed, peek.prompt_slices(body), &mut x.chain);
 }
 
 /// With weights, one target by weight; without, all of them, and cost chooses.
@@ -119,9 +118,7 @@ async fn pick(
 ) -> Result<(Lease, Box<Decision>), Failure> {
     let exclude: Vec<_> = x.attempts.iter().map(|attempt| attempt.endpoint).collect();
     let peek = x.peek.as_ref();
-    let prompt_bytes = peek.map_or(0, |peek| {
-        peek.prompt.iter().flatten().map(|span| (span.end - span.start) as usize).sum()
-    });
+    let prompt_bytes = peek.map_or(0, llm::Peek::prompt_bytes);
     let ask = Ask {
         model: &x.model,
         targets,

@@ -85,7 +85,8 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
         return Ok(());
     }
     let peek = llm::peek(x.body.bytes(), x.api).map_err(|error| {
-        Failure::new(Phase::Request, Cause::InvalidJson { code: error.code() }, error.to_string())
+        let cause = Cause::Refused { status: error.status(), code: error.code() };
+        Failure::new(Phase::Request, cause, error.to_string())
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
         x.model.push_str(&model);

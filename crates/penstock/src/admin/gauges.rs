@@ -28,17 +28,17 @@ const POOL: [(&str, &str, OfPool); 8] = [
     (
         "inference_pool_average_queue_size",
         "Requests waiting in the engines, mean over the pool",
-        |pool| average(pool, |one| one.state.reported.waiting),
+        |pool| average(pool, |one| one.state.reported?.waiting),
     ),
     (
         "inference_pool_average_kv_cache_utilization",
         "Used share of the KV caches, 0 to 1, mean over the pool",
-        |pool| average(pool, |one| one.state.reported.kv_used),
+        |pool| average(pool, |one| one.state.reported?.kv_used),
     ),
     (
         "inference_pool_average_running_requests",
         "Requests running in the engines, mean over the pool",
-        |pool| average(pool, |one| one.state.reported.running),
+        |pool| average(pool, |one| one.state.reported?.running),
     ),
     ("inference_pool_ready_pods", "Members of the pool", |pool| pool.endpoints.len() as f64),
     ("penstock_pool_saturation", "0 is idle, 1 and more is saturated", |pool| {
@@ -55,8 +55,8 @@ const ENDPOINT: [(&str, &str, OfEndpoint); 2] = [
     ("penstock_endpoint_in_flight", "Own requests at the endpoint", |one| {
         f64::from(one.state.in_flight)
     }),
-    ("penstock_endpoint_ejected", "1 while the endpoint is held for broken", |one| {
-        f64::from(u8::from(one.state.ejected))
+    ("penstock_endpoint_healthy", "0 while the endpoint is held for broken", |one| {
+        f64::from(u8::from(one.state.health == "healthy"))
     }),
 ];
 

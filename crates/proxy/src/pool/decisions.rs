@@ -4,9 +4,8 @@
 //! Failures live in a ring of their own, so that a flood of successes does not push them out.
 //! Nothing of the prompt is in a record.
 
-use crate::clock;
 use parking_lot::Mutex;
-use picker::{Micros, Table};
+use picker::Table;
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -50,11 +49,6 @@ impl Record {
     fn bytes(&self) -> usize {
         let texts = self.id.len() + self.pool.len() + self.model.len() + self.endpoint.len();
         std::mem::size_of::<Self>() + texts + self.table.bytes()
-    }
-
-    /// Milliseconds since the Unix epoch of a moment of this process.
-    pub(crate) fn unix_ms_of(at: Micros) -> i64 {
-        clock::unix_millis(at)
     }
 }
 

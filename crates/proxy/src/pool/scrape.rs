@@ -21,6 +21,8 @@ const MODELS_EVERY: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(1);
 /// SGLang's busy page has 90 kB.
 const MOST_BYTES: usize = 4 << 20;
+/// Of prompt text, roughly: turns an engine's capacity in tokens into blocks of text.
+const BYTES_PER_TOKEN: u64 = 4;
 
 /// Follows one endpoint until it leaves the pool.
 pub(crate) async fn watch(pool: Arc<Pool>, endpoint: Arc<Endpoint>) {
@@ -73,8 +75,8 @@ fn plain(report: &EngineReport) -> Report {
         waiting: report.waiting,
         kv_used: report.kv_used,
         kv_tokens: capacity,
-        adapters_running: report.adapters_running.clone(),
-        adapters_waiting: report.adapters_waiting.clone(),
+        adapters_running: report.adapters_running.iter().map(str::to_owned).collect(),
+        adapters_waiting: report.adapters_waiting.iter().map(str::to_owned).collect(),
         max_adapters: report.max_adapters,
     }
 }
@@ -83,7 +85,7 @@ impl Pool {
     /// Takes in what a server said; tells whether it has work.
     fn observe(self: &Arc<Self>, endpoint: &Endpoint, observation: Observation) -> bool {
         if let Observation::Report(Report { kv_tokens: Some(tokens), .. }) = &observation {
-            let blocks = tokens.saturating_mul(llm::BYTES_PER_TOKEN as u64) / llm::BLOCK_BYTES as u64;
+            let blocks = tokens.saturating_mul(BYTES_PER_TOKEN) / llm::BLOCK_BYTES as u64;
             self.prefixes.write().set_capacity(endpoint.id, blocks.min(u64::from(u32::MAX)) as u32);
         }
         let mut busy = false;

@@ -100,7 +100,7 @@ impl Reply {
         self.scan = match self.api {
             Api::Other => Scan::Nothing,
             _ if is_stream => Scan::Stream(Box::new(StreamScan::new(self.api))),
-            _ if self.head.is_json() && has_body => Scan::Body(BodyScan::new(self.api)),
+            _ if self.head.is_json() && has_body => Scan::Body(BodyScan::new()),
             _ => Scan::Nothing,
         };
         if let Some(model) = &self.asked_model
@@ -145,7 +145,7 @@ impl Reply {
             && self.head.status() == 200
         {
             let message = "the engine answered with an error event in place of its first token";
-            let cause = Cause::EngineErrorFirst { status: status.unwrap_or(502) };
+            let cause = Cause::EngineErrorFirst { status };
             return Err(Failure::new(Phase::Head, cause, message));
         }
         Ok(!self.holds() || at_end || full || self.reader.is_done())
