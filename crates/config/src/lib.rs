@@ -1,1 +1,56 @@
 //! Kubernetes and Gateway API objects to one immutable snapshot and statuses.
+//!
+//! Text becomes typed [`Objects`] ([`yaml::decode`], with line, column and suggestion for what is
+//! wrong); objects become a [`Snapshot`] and [`Statuses`] ([`compile()`], which never fails). Pure:
+//! no clock, no files, no sockets. Members of pools are a second function, [`members()`], so that a
+//! rollout recompiles nothing.
+//!
+//! Read `compile.rs` first, then `table.rs` for how a request finds its rule.
+
+#![warn(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod compile;
+mod duration;
+mod error;
+mod export;
+mod hash;
+mod host;
+mod members;
+mod name;
+pub mod objects;
+mod pattern;
+pub mod picker_spec;
+mod plain;
+mod rule;
+mod snapshot;
+mod status;
+mod table;
+pub mod yaml;
+
+pub use compile::{CONTROLLER_NAME, Compiled, Compiler, compile};
+pub use duration::ApiDuration;
+pub use error::{ConfigError, ErrorList};
+pub use export::export;
+pub use host::HostPattern;
+pub use members::{Member, members};
+pub use name::{DEFAULT_NAMESPACE, ObjectName};
+pub use objects::{Kind, Object, Objects, Origin, Resource};
+pub use pattern::Pattern;
+pub use plain::{
+    DEFAULT_LISTEN, EndpointUrl, Plain, PlainModel, PlainModelSettings, PlainPool, PlainProfile,
+    PlainTarget, expand_plain,
+};
+pub use rule::{
+    Backend, Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, Rule, Target, Timeouts,
+    UrlRewrite,
+};
+pub use snapshot::{
+    Address, AppProtocol, Bind, Listener, PickerKind, PoolConfig, ServiceConfig, ServicePort,
+    Snapshot,
+};
+pub use status::{
+    Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,
+    Statuses, Truth,
+};
+pub use table::{RequestView, RouteMatch, RouteTable};

@@ -1,0 +1,178 @@
+//! The compiled configuration: an immutable tree of `Arc`s that is swapped whole.
+//!
+//! Unchanged nodes are shared between consecutive snapshots. Members of pools are not in it (see
+//! [`crate::members`]); the endpoints of plain Services are.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
+
+use crate::host::HostPattern;
+use crate::name::ObjectName;
+use crate::picker_spec::PoolSpec;
+use crate::table::RouteTable;
+
+/// Everything that a proxy serves.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Sockets, by address and port.
+    pub binds: Vec<Arc<Bind>>,
+    /// Pools that a rule leads to, by name.
+    pub pools: IndexMap<ObjectName, Arc<PoolConfig>>,
+    /// Ports of Services that a rule leads to, by name and port.
+    pub services: IndexMap<ServicePort, Arc<ServiceConfig>>,
+    /// Hash of the content: equal snapshots have equal hashes on every platform.
+    pub hash: u64,
+}
+
+/// One socket and the listeners behind it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bind {
+    /// `0.0.0.0` unless the Gateway names an address.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+    /// Most specific hostname first; at most one per hostname.
+    pub listeners: Vec<Arc<Listener>>,
+    #[serde(skip)]
+    pub(crate) hosts: crate::host::HostIndex,
+}
+
+impl PartialEq for Bind {
+    fn eq(&self, other: &Self) -> bool {
+        // The index follows from the listeners.
+        (self.address, self.port) == (other.address, other.port)
+            && self.listeners == other.listeners
+    }
+}
+
+/// One listener of a Gateway and the routes attached to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Listener {
+    /// Its name in the Gateway.
+    pub name: Box<str>,
+    /// The Gateway.
+    pub gateway: ObjectName,
+    /// Hosts that it serves.
+    pub hostname: HostPattern,
+    /// TCP port.
+    pub port: u16,
+    /// Whether clients may raise their priority by inference headers.
+    pub trust_inference_headers: bool,
+    /// Its routes.
+    pub routes: RouteTable,
+}
+
+/// A pool as its rules meet it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PoolConfig {
+    /// The InferencePool.
+    pub name: ObjectName,
+    /// What the picker is told.
+    pub picker: PoolSpec,
+    /// Who picks.
+    pub picker_kind: PickerKind,
+    /// Ports of each member, in the order written.
+    pub target_ports: Vec<u16>,
+    /// What members speak.
+    pub app_protocol: AppProtocol,
+}
+
+/// Who picks the endpoints of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum PickerKind {
+    /// The built-in picker.
+    BuiltIn,
+    /// An endpoint picker behind a Service of the pool's namespace.
+    External {
+        /// The Service's name.
+        service: ObjectName,
+        /// The Service's port.
+        port: u16,
+        /// Whether to pick without it when it does not answer.
+        fail_open: bool,
+    },
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS (`kubernetes.io/h2c`).
+    H2c,
+}
+
+/// A Service and one of its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// The Service.
+    pub name: ObjectName,
+    /// The Service's port, not the target's.
+    pub port: u16,
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+impl Serialize for ServicePort {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A port of a Service and who serves it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceConfig {
+    /// The Service.
+    pub name: ObjectName,
+    /// The Service's port.
+    pub port: u16,
+    /// What its endpoints speak.
+    pub app_protocol: AppProtocol,
+    /// Ready endpoints; none is answered 503.
+    pub endpoints: Vec<Address>,
+}
+
+/// Where an endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An address.
+    Ip(SocketAddr),
+    /// A name to resolve, and a port.
+    Fqdn(String, u16),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Fqdn(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Snapshot {
+    /// A snapshot that serves nothing.
+    pub fn empty() -> Self {
+        Self {
+            binds: Vec::new(),
+            pools: IndexMap::new(),
+            services: IndexMap::new(),
+            hash: 0,
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Objects from files and directories, read once or watched by polling.
+//!
+//! A file is looked at by length and modification time each round, and read again only if one of
+//! them changed, or if its last change is so recent that another one could hide behind the same
+//! time. An edit is taken whole or not at all: while any file has an error, the last good objects
+//! stay and the errors are reported beside them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use config::{ConfigError, Objects, yaml};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How deep directories are searched.
+const DEPTH: usize = 16;
+/// Most files that are read.
+const FILES: usize = 10_000;
+/// A change younger than this may hide another one with the same modification time.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// What was read from files.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The objects; the last good ones when there are errors.
+    pub objects: Arc<Objects>,
+    /// Why the newest state of the files was refused; empty if it was taken.
+    pub errors: Vec<ConfigError>,
+    /// What was left aside.
+    pub warnings: Vec<ConfigError>,
+    /// Grows with every state of the files that was taken.
+    pub version: u64,
+}
+
+/// Reads files and directories once. Objects of the files without errors are there even when
+/// others have some: `penstock check` wants both.
+pub fn load(paths: &[PathBuf]) -> Loaded {
+    Files::default().read(paths, &Objects::default())
+}
+
+/// Watches files and directories, every `interval`, until `cancel`. The task belongs to `tracker`;
+/// the first state is in the channel when this returns.
+pub async fn watch(
+    paths: Vec<PathBuf>,
+    interval: Duration,
+    cancel: CancellationToken,
+    tracker: &TaskTracker,
+) -> watch::Receiver<Arc<Loaded>> {
+    let mut watched = Watched {
+        paths,
+        files: Files::default(),
+        current: Arc::default(),
+    };
+    watched = watched.look().await.unwrap_or_default();
+    let (sender, receiver) = watch::channel(Arc::clone(&watched.current));
+    tracker.spawn(async move {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = tokio::time::sleep(interval) => {}
+            }
+            let before = Arc::clone(&watched.current);
+            match watched.look().await {
+                Some(next) => watched = next,
+                None => break,
+            }
+            if !Arc::ptr_eq(&before, &watched.current) {
+                sender.send_replace(Arc::clone(&watched.current));
+            }
+        }
+    });
+    receiver
+}
+
+/// The state between two rounds.
+#[derive(Default)]
+struct Watched {
+    paths: Vec<PathBuf>,
+    files: Files,
+    current: Arc<Loaded>,
+}
+
+impl Watched {
+    /// One round, on a thread that may block. `None` if the runtime is going down.
+    async fn look(self) -> Option<Self> {
+        let round = move || {
+            let mut watched = self;
+            watched.round();
+            watched
+        };
+        match tokio::task::spawn_blocking(round).await {
+            Ok(watched) => Some(watched),
+            Err(error) => {
+                tracing::error!(%error, "watching configuration files ended");
+                None
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        let is_first = self.current.version == 0 && self.current.errors.is_empty();
+        if !self.files.refresh(&self.paths) && !is_first {
+            return;
+        }
+        let mut next = self.files.decode(&self.current.objects);
+        if next.errors.is_empty() {
+            next.version = self.current.version + 1;
+        } else {
+            next.objects = Arc::clone(&self.current.objects);
+            next.version = self.current.version;
+        }
+        self.current = Arc::new(next);
+    }
+}
+
+/// The files as they were last seen.
+#[derive(Default)]
+struct Files {
+    seen: BTreeMap<PathBuf, Seen>,
+    /// What could not be found or searched.
+    failures: Vec<(PathBuf, String)>,
+}
+
+/// One file.
+struct Seen {
+    length: u64,
+    modified: Option<SystemTime>,
+    /// The text, or why it cannot be read.
+    content: Result<String, String>,
+    /// Whether the same length and time prove the same content.
+    is_settled: bool,
+}
+
+impl Files {
+    fn read(mut self, paths: &[PathBuf], earlier: &Objects) -> Loaded {
+        self.refresh(paths);
+        self.decode(earlier)
+    }
+
+    /// Looks at every file; whether anything is new, changed or gone.
+    fn refresh(&mut self, paths: &[PathBuf]) -> bool {
+        let mut found = Found::default();
+        for path in paths {
+            found.add(path, 0);
+        }
+        let mut changed = found.failures != self.failures;
+        self.failures = found.failures;
+        let before = self.seen.len();
+        self.seen.retain(|path, _| found.files.contains(path));
+        changed |= self.seen.len() != before;
+        for path in found.files {
+            changed |= self.look(path);
+        }
+        changed
+    }
+
+    /// Reads a file if it may have changed; whether it did.
+    fn look(&mut self, path: PathBuf) -> bool {
+        let (length, modified) = match std::fs::metadata(&path) {
+            Ok(metadata) => (metadata.len(), metadata.modified().ok()),
+            Err(_) => (0, None),
+        };
+        let known = self.seen.get(&path);
+        let is_same = known.is_some_and(|seen| (seen.length, seen.modified) == (length, modified));
+        if is_same && known.is_some_and(|seen| seen.is_settled) {
+            return false;
+        }
+        let content = read_bounded(&path, length);
+        let changed = known.is_none_or(|seen| seen.content != content);
+        let seen = Seen {
+            length,
+            modified,
+            content,
+            is_settled: is_settled(modified),
+        };
+        self.seen.insert(path, seen);
+        changed
+    }
+
+    fn decode(&self, earlier: &Objects) -> Loaded {
+        let mut loaded = Loaded::default();
+        let mut objects = Vec::new();
+        for (path, why) in &self.failures {
+            loaded.errors.push(ConfigError::of_file(
+                &path.display().to_string(),
+                why.as_str(),
+            ));
+        }
+        for (path, seen) in &self.seen {
+            let file = path.display().to_string();
+            match &seen.content {
+                Ok(text) => {
+                    let decoded = yaml::decode(&file, text);
+                    objects.extend(decoded.objects);
+                    loaded.errors.extend(decoded.errors);
+                    loaded.warnings.extend(decoded.warnings);
+                }
+                Err(why) => loaded
+                    .errors
+                    .push(ConfigError::of_file(&file, why.as_str())),
+            }
+        }
+        let (objects, duplicates) = Objects::assemble(earlier, objects);
+        loaded.errors.extend(duplicates);
+        loaded.objects = Arc::new(objects);
+        loaded
+    }
+}
+
+fn read_bounded(path: &Path, length: u64) -> Result<String, String> {
+    if length > yaml::FILE_BYTES as u64 {
+        return Err(format!(
+            "the file is larger than {} MiB",
+            yaml::FILE_BYTES >> 20
+        ));
+    }
+    std::fs::read_to_string(path).map_err(|error| cannot("read", &error))
+}
+
+fn cannot(verb: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::InvalidData => "the file is no text in utf-8".to_owned(),
+        _ => format!("cannot {verb}: {error}"),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with the file system's wall clock"
+)]
+fn is_settled(modified: Option<SystemTime>) -> bool {
+    let age = modified.and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_some_and(|age| age > SETTLED)
+}
+
+/// What a search for files came upon.
+#[derive(Default)]
+struct Found {
+    files: std::collections::BTreeSet<PathBuf>,
+    failures: Vec<(PathBuf, String)>,
+}
+
+impl Found {
+    /// An argument is taken whatever its name; in directories, only what looks like manifests.
+    fn add(&mut self, path: &Path, depth: usize) {
+        match std::fs::metadata(path) {
+            Err(error) => self
+                .failures
+                .push((path.to_owned(), cannot("read", &error))),
+            Ok(metadata) if metadata.is_dir() => self.search(path, depth),
+            Ok(_) if self.files.len() < FILES => {
+                self.files.insert(path.to_owned());
+            }
+            Ok(_) => {
+                let why = format!("more than {FILES} files: give fewer or merge them");
+                self.failures.push((path.to_owned(), why));
+            }
+        }
+    }
+
+    fn search(&mut self, directory: &Path, depth: usize) {
+        if depth == DEPTH {
+            let why = format!("directories are nested deeper than {DEPTH}");
+            return self.failures.push((directory.to_owned(), why));
+        }
+        let entries = match std::fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) => {
+                return self
+                    .failures
+                    .push((directory.to_owned(), cannot("search", &error)));
+            }
+        };
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        for path in paths.into_iter().filter(|path| !is_hidden(path)) {
+            if path.is_dir() || is_manifest(&path) {
+                self.add(&path, depth + 1);
+            }
+        }
+    }
+}
+
+/// Also what a mounted ConfigMap keeps beside its files (`..data`), and editors' swap files.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+#[cfg(test)]
+mod tests;
