@@ -60,6 +60,11 @@ impl Admin {
         *self.configuration.lock() = configuration;
     }
 
+    /// The objects in force stay; the edit that was refused is shown beside them.
+    pub(crate) fn set_refused(&self, refused: Vec<config::ConfigError>) {
+        self.configuration.lock().refused = refused;
+    }
+
     /// Serves until `stop`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let connections = TaskTracker::new();

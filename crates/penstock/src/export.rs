@@ -26,6 +26,6 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         }
         loaded.objects
     };
-    std::io::stdout().write_all(config::export(&objects).as_bytes())?;
+    std::io::stdout().write_all(config::export(objects.all()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

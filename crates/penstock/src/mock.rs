@@ -2,50 +2,57 @@
 
 use crate::cli::MockArgs;
 use anyhow::Context;
+use mock::{EngineSpec, Listen, Mock, MockSpec, Profile};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
+/// The model of a simulated server that is told no other.
+pub(crate) const DEFAULT_MODEL: &str = "sim-8b";
+
 pub(crate) fn run(args: MockArgs) -> anyhow::Result<ExitCode> {
-    let profile = args.profile.parse().map_err(|error| anyhow::anyhow!("--profile: {error}"))?;
-    let faults = args
-        .faults
-        .iter()
-        .map(|text| text.parse().map_err(|error| anyhow::anyhow!("--fault {text}: {error}")))
-        .collect::<anyhow::Result<Vec<_>>>();
-    let faults = match faults {
-        Ok(faults) => faults,
+    let address = args.listen;
+    let spec = match spec(args) {
+        Ok(spec) => spec,
         Err(error) => {
             eprintln!("penstock: {error}");
             return Ok(ExitCode::from(2));
         }
     };
-    let defaults = mock::MockSpec::default();
-    let models = if args.models.is_empty() { vec!["sim-8b".to_owned()] } else { args.models };
-    let spec = mock::MockSpec {
-        models,
-        adapters: args.adapters,
-        profile,
-        faults,
-        seed: args.seed,
-        ..defaults
-    };
-    let listener = std::net::TcpListener::bind(args.listen)
-        .map_err(|error| proxy::explain_bind_error(args.listen, error))
+    let models = spec.models.join(", ");
+    let server = Mock::bind(spec)
+        .map_err(|error| proxy::explain_bind_error(address, error))
         .context("cannot listen; choose another address with --listen")?;
-    let address = listener.local_addr()?;
-    eprintln!("Simulated model server on http://{address}/v1, models {}", spec.models.join(", "));
+    eprintln!("Simulated model server on http://{}/v1, models {models}", server.address());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        let ended = stop.clone();
-        let serving = mock::serve(listener, spec, stop);
+        let serving = server.serve(stop.clone());
         tokio::select! {
             served = serving => served?,
-            ended_by = crate::run::ended_by_signal() => {
-                ended_by?;
-                ended.cancel();
+            signalled = crate::run::signalled() => {
+                signalled?;
+                stop.cancel();
             }
         }
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn spec(args: MockArgs) -> anyhow::Result<MockSpec> {
+    let profile: Profile = args.profile.parse().context("--profile")?;
+    let faults = args
+        .faults
+        .iter()
+        .map(|text| text.parse().with_context(|| format!("--fault {text}")))
+        .collect::<anyhow::Result<_>>()?;
+    let models = if args.models.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { args.models };
+    Ok(MockSpec {
+        listen: Listen::Address(args.listen),
+        models,
+        adapters: args.adapters,
+        engine: EngineSpec::new(profile),
+        faults,
+        seed: args.seed,
+        ..MockSpec::default()
     })
 }

@@ -5,7 +5,7 @@
 
 mod banner;
 mod members;
-mod source;
+pub(crate) mod source;
 
 use crate::admin::{Admin, Configuration};
 use crate::cli::RunArgs;
@@ -49,7 +49,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         anyhow::bail!("{error}");
     }
     admin.set_ready(true);
-    banner::print(&source, &applied, admin_address);
+    banner::print(&source, &proxy.live().snapshot, &applied, admin_address);
 
     let ended = follow(&proxy, &admin, &mut source).await;
     admin.set_ready(false);
@@ -81,26 +81,17 @@ async fn apply(proxy: &Proxy, admin: &Admin, source: &mut Source) -> proxy::Appl
 
 /// Follows changes until a signal ends the process.
 async fn follow(proxy: &Proxy, admin: &Admin, source: &mut Source) -> anyhow::Result<ExitCode> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut end = std::pin::pin!(signalled());
     let mut again = tokio::time::interval(RESOLVE_EVERY);
     again.tick().await;
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+            signalled = &mut end => return signalled.map(|()| ExitCode::SUCCESS),
             changed = source.changed() => {
                 if changed {
                     apply(proxy, admin, source).await;
                 } else {
-                    let compiled = config::Statuses::default();
-                    let refused = source.refused();
-                    for error in &refused {
-                        tracing::error!(%error, "a change is refused; the last good configuration stays");
-                    }
-                    let _ = compiled;
-                    admin.set_refused(refused);
+                    refuse(admin, source);
                 }
             }
             _ = again.tick() => {
@@ -109,6 +100,26 @@ async fn follow(proxy: &Proxy, admin: &Admin, source: &mut Source) -> anyhow::Re
                 proxy.apply_members(&members);
             }
         }
+    }
+}
+
+/// Keeps the last good configuration and shows what is wrong with the new one.
+fn refuse(admin: &Admin, source: &Source) {
+    let refused = source.refused();
+    for error in &refused {
+        tracing::error!(%error, "a change is refused; the last good configuration stays");
+    }
+    admin.set_refused(refused);
+}
+
+/// Returns at SIGTERM or SIGINT.
+pub(crate) async fn signalled() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
     }
 }
 

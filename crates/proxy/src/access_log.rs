@@ -156,7 +156,7 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
         line.number(",\"attempts\":", x.attempts.len() as u64);
         line.number(",\"decision\":", x.decision);
     }
-    line.number(",\"bytes_in\":", (x.body.end - x.body.start) as u64);
+    line.number(",\"bytes_in\":", x.body_bytes as u64);
     line.number(",\"bytes_out\":", x.response.bytes);
     line.number(",\"queued_us\":", t.queued_us);
     line.number(",\"overhead_us\":", x.overhead_us());

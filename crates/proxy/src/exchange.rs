@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub(crate) struct Exchange {
     pub(crate) head: RequestHead,
     pub(crate) body: Held,
+    /// Length of the request body; the body itself is released before the response ends.
+    pub(crate) body_bytes: usize,
     /// `x-request-id`: the client's own, or made here.
     pub(crate) id: String,
     /// Number of the decision, shown as `x-penstock-decision`; unique in this process.
@@ -134,6 +136,7 @@ impl Exchange {
         Self {
             head: RequestHead::new(),
             body: Held::default(),
+            body_bytes: 0,
             id: String::new(),
             decision: 0,
             peer: None,

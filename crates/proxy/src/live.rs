@@ -12,8 +12,9 @@ use crate::pool::decisions::Decisions;
 use crate::pool::{Pool, Resolved, scrape};
 use crate::worker::{Command, Worker};
 use arc_swap::ArcSwap;
-use config::{Bind, ObjectName, Snapshot};
+use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
+use picker::{PoolSpec, Profile};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub struct Live {
     pub snapshot: Arc<Snapshot>,
     binds: Vec<Served>,
     pools: IndexMap<ObjectName, Arc<Pool>>,
-    services: IndexMap<(ObjectName, u16), Arc<Pool>>,
+    services: IndexMap<ServicePort, Arc<Pool>>,
     _alive: Alive,
 }
 
@@ -103,10 +104,10 @@ impl Live {
         self.pools.get(name).cloned()
     }
 
-    pub(crate) fn service(&self, name: &ObjectName, port: u16) -> Option<Arc<Pool>> {
-        // Tuples are compared by reference: no name is copied to look it up.
-        let key = self.services.iter().find(|((known, at), _)| known == name && *at == port);
-        key.map(|(_, pool)| pool.clone())
+    pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
+        // By reference: no name is copied to look it up.
+        let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
+        self.services.iter().find(|(key, _)| known(key)).map(|(_, pool)| pool.clone())
     }
 
     pub(crate) fn has_pools(&self) -> bool {
@@ -153,7 +154,7 @@ pub struct Members {
     /// Per InferencePool.
     pub pools: IndexMap<ObjectName, Vec<Resolved>>,
     /// Per Service and port.
-    pub services: IndexMap<(ObjectName, u16), Vec<Resolved>>,
+    pub services: IndexMap<ServicePort, Vec<Resolved>>,
 }
 
 /// The data plane of a process.
@@ -175,7 +176,7 @@ impl Proxy {
         let alive = Arc::<AtomicU64>::default();
         let empty = Live {
             version: 0,
-            snapshot: Arc::default(),
+            snapshot: Arc::new(Snapshot::empty()),
             binds: Vec::new(),
             pools: IndexMap::new(),
             services: IndexMap::new(),
@@ -213,7 +214,7 @@ impl Proxy {
             .pools
             .iter()
             .map(|(name, config)| {
-                let pool = self.pool(old.pools.get(name), &config.picker, true);
+                let pool = self.pool(old.pools.get(name), &PoolSpec{name: config.picker.name.clone(), ..Default::default()}, true);
                 self.sync(&pool, members.pools.get(name));
                 (name.clone(), pool)
             })
@@ -222,7 +223,7 @@ impl Proxy {
             .services
             .iter()
             .map(|(key, config)| {
-                let pool = self.pool(old.services.get(key), &config.picker(), false);
+                let pool = self.pool(old.services.get(key), &service_spec(config), false);
                 self.sync(&pool, members.services.get(key));
                 (key.clone(), pool)
             })
@@ -255,7 +256,7 @@ impl Proxy {
         }
     }
 
-    fn pool(&self, known: Option<&Arc<Pool>>, spec: &picker::PoolSpec, inference: bool) -> Arc<Pool> {
+    fn pool(&self, known: Option<&Arc<Pool>>, spec: &PoolSpec, inference: bool) -> Arc<Pool> {
         match known {
             Some(pool) => {
                 if *pool.spec() != *spec {
@@ -367,6 +368,15 @@ impl Proxy {
         for worker in &mut self.workers {
             worker.join();
         }
+    }
+}
+
+/// A Service is a pool without knowledge of engines: the least busy endpoint is taken.
+fn service_spec(service: &ServiceConfig) -> PoolSpec {
+    PoolSpec {
+        name: format!("{}:{}", service.name, service.port),
+        profile: Profile::LeastRequests,
+        ..PoolSpec::default()
     }
 }
 

@@ -38,14 +38,14 @@ pub(crate) fn find(live: &Live, bind: SocketAddr, x: &mut Exchange) -> Result<()
         return Err(Failure::new(Phase::Route, Cause::NoRoute, "this listener is going away"));
     };
     match bind.route(&View(&x.head)) {
-        RouteMatch::Found(found) => {
-            x.trusted = found.listener.trust_inference_headers;
-            x.matched_prefix = found.matched_prefix;
-            x.rule = Some(found.rule.clone());
+        RouteMatch::Found { listener, rule, matched_prefix } => {
+            x.trusted = listener.trust_inference_headers;
+            x.matched_prefix = matched_prefix;
+            x.rule = Some(rule.clone());
             Ok(())
         }
         RouteMatch::NoListener => Err(no_route(x, "no listener has the host")),
-        RouteMatch::NoRoute => Err(no_route(x, "no route matches")),
+        RouteMatch::NoRoute { .. } => Err(no_route(x, "no route matches")),
     }
 }
 

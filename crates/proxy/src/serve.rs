@@ -56,6 +56,9 @@ async fn stages(
     if let Some(redirect) = policies::request(&rule.filters, x) {
         return answer::redirect(client, x, &redirect).await;
     }
+    if let Some(fault) = &rule.fault {
+        return Err(Failure::new(Phase::Route, Cause::InvalidBackend, fault.as_ref()));
+    }
     let Some(backend) = rule.choose(local.draw()) else {
         let message = "the rule has no backend that may be used";
         return Err(Failure::new(Phase::Route, Cause::NoBackend, message));
@@ -65,9 +68,9 @@ async fn stages(
     }
     let pool = match &backend.target {
         Target::Pool(pool) => live.pool(&pool.name),
-        Target::Service(service) => live.service(&service.name, service.port),
+        Target::Service(service) => live.service(service),
         Target::Invalid { reason } => {
-            return Err(Failure::new(Phase::Route, Cause::InvalidBackend, reason.clone()));
+            return Err(Failure::new(Phase::Route, Cause::InvalidBackend, reason.as_ref()));
         }
     };
     let Some(pool) = pool else {

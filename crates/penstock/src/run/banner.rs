@@ -1,18 +1,19 @@
 //! What `penstock run` says once it serves: address, models, a line to paste, and what comes next.
 
 use super::source::{Origin, Source};
+use config::Snapshot;
 use proxy::Applied;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Prints to standard error: standard output may be the access log.
-pub(crate) fn print(source: &Source, applied: &Applied, admin: SocketAddr) {
-    let text = text(source, applied, admin);
+pub(crate) fn print(source: &Source, snapshot: &Snapshot, applied: &Applied, admin: SocketAddr) {
+    let text = text(source, &source.models(snapshot), applied, admin);
     // A closed terminal is no reason to stop serving.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-fn text(source: &Source, applied: &Applied, admin: SocketAddr) -> String {
+fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr) -> String {
     let mut out = String::new();
     let mut say = |line: &str| {
         out.push_str(line);
@@ -41,7 +42,6 @@ fn text(source: &Source, applied: &Applied, admin: SocketAddr) -> String {
     for address in &addresses {
         say(&format!("Address:  http://{address}/v1"));
     }
-    let models = source.models();
     if !models.is_empty() {
         say(&format!("Models:   {}", models.join(", ")));
     }

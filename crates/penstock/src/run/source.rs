@@ -5,7 +5,9 @@ use crate::cli::RunArgs;
 use crate::discover::{self, Found};
 use anyhow::Context;
 use config::{Compiled, Compiler, ConfigError, EndpointUrl, Objects, Plain};
+use crate::mock::DEFAULT_MODEL;
 use control::files::{self, Loaded};
+use mock::{Listen, Mock, MockSpec};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,8 +18,7 @@ use tokio_util::task::TaskTracker;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Models of the simulated servers; the adapter is on the second one only.
-const SIMULATED_MODEL: &str = "sim-8b";
+/// An adapter that the second simulated server has and the first has not.
 const SIMULATED_ADAPTER: &str = "sim-8b-sql";
 
 /// How the configuration came about.
@@ -60,7 +61,7 @@ impl Source {
         tasks: &TaskTracker,
     ) -> Result<Self, Refused> {
         if !args.paths.is_empty() {
-            return Self::from_files(args, stop, tasks);
+            return Self::from_files(args, stop, tasks).await;
         }
         let (origin, endpoints) = if args.endpoints.is_empty() {
             let ours = [args.listen.port(), args.admin.port()];
@@ -86,7 +87,7 @@ impl Source {
         Self { origin, compiler: Compiler::default(), objects, refused: Vec::new(), files: None }
     }
 
-    fn from_files(
+    async fn from_files(
         args: &RunArgs,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -95,7 +96,7 @@ impl Source {
         if !loaded.errors.is_empty() {
             return Err(Refused(config::ErrorList(&loaded.errors).to_string()));
         }
-        let watching = files::watch(args.paths.clone(), LOOK_EVERY, stop.clone(), tasks);
+        let watching = files::watch(args.paths.clone(), LOOK_EVERY, stop.clone(), tasks).await;
         let mut source = Self::new(Origin::Files, loaded.objects.clone());
         source.files = Some(watching);
         Ok(source)
@@ -126,7 +127,7 @@ impl Source {
             .flat_map(|pool| pool.picker.models.names().map(str::to_owned).collect::<Vec<_>>())
             .collect();
         if matches!(self.origin, Origin::Simulated(_)) {
-            models.extend([SIMULATED_MODEL.to_owned(), SIMULATED_ADAPTER.to_owned()]);
+            models.extend([DEFAULT_MODEL.to_owned(), SIMULATED_ADAPTER.to_owned()]);
         }
         models.sort();
         models.dedup();
@@ -174,17 +175,17 @@ async fn simulate(
 ) -> anyhow::Result<Vec<SocketAddr>> {
     let mut servers = Vec::new();
     for index in 0..2 {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .context("cannot open a port for a simulated server")?;
-        servers.push(listener.local_addr()?);
         let adapters = if index == 1 { vec![SIMULATED_ADAPTER.to_owned()] } else { Vec::new() };
-        let spec = mock::MockSpec {
-            models: vec![SIMULATED_MODEL.to_owned()],
+        let spec = MockSpec {
+            listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            models: vec![DEFAULT_MODEL.to_owned()],
             adapters,
             seed: index,
-            ..mock::MockSpec::default()
+            ..MockSpec::default()
         };
-        tasks.spawn(mock::serve(listener, spec, stop.clone()));
+        let server = Mock::bind(spec).context("cannot open a port for a simulated server")?;
+        servers.push(server.address());
+        tasks.spawn(server.serve(stop.clone()));
     }
     Ok(servers)
 }

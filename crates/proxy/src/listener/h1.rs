@@ -107,6 +107,7 @@ impl Client {
     fn received(&mut self, x: &mut Exchange) -> Next {
         self.deadline.clear();
         self.old = x.head.version_minor() == 0;
+        x.body_bytes = x.body.end - x.body.start;
         x.timings.received = clock::now();
         Next::Request
     }

@@ -2,7 +2,7 @@
 
 use super::{Counted, Histogram, Key, Metrics, Outcome, SECONDS, Series};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
@@ -54,7 +54,7 @@ struct Count(u64);
 
 impl EncodeMetric for Count {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        encoder.encode_counter::<(), _, u64>(&self.0, None)
+        encoder.encode_counter::<NoLabelSet, _, u64>(&self.0, None)
     }
     fn metric_type(&self) -> MetricType {
         MetricType::Counter
@@ -95,7 +95,7 @@ impl Merged {
 
 impl EncodeMetric for Merged {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        encoder.encode_histogram::<()>(self.1, self.2, &self.0, None)
+        encoder.encode_histogram::<NoLabelSet>(self.1, self.2, &self.0, None)
     }
     fn metric_type(&self) -> MetricType {
         MetricType::Histogram
@@ -137,7 +137,7 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Result
 fn tokens(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Result {
     let help = "Tokens by type, as the engines reported them or, where they did not, as counted";
     let mut family =
-        encoder.encode_descriptor("gen_ai_client_token_usage", help, None, MetricType::Counter)?;
+        encoder.encode_descriptor("penstock_tokens", help, None, MetricType::Counter)?;
     for (key, list) in series {
         let sums = [
             ("input", total(list, |one| &one.input_tokens)),

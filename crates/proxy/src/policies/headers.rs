@@ -1,17 +1,17 @@
 //! RequestHeaderModifier and ResponseHeaderModifier: set, then add, then remove (Gateway API).
 
-use config::HeaderEdits;
+use config::{HeaderEdits, HeaderValue};
 use http1::{RequestHead, ResponseHead};
 
 pub(crate) fn edit_request(edits: &HeaderEdits, head: &mut RequestHead) {
-    for (name, value) in &edits.set {
-        if name == "host" {
+    for HeaderValue { name, value } in &edits.set {
+        if &**name == "host" {
             head.set_host(value);
         } else {
             head.set(name, value.as_bytes());
         }
     }
-    for (name, value) in &edits.add {
+    for HeaderValue { name, value } in &edits.add {
         head.add(name, value.as_bytes());
     }
     for name in &edits.remove {
@@ -20,10 +20,10 @@ pub(crate) fn edit_request(edits: &HeaderEdits, head: &mut RequestHead) {
 }
 
 pub(crate) fn edit_response(edits: &HeaderEdits, head: &mut ResponseHead) {
-    for (name, value) in &edits.set {
+    for HeaderValue { name, value } in &edits.set {
         head.set(name, value.as_bytes());
     }
-    for (name, value) in &edits.add {
+    for HeaderValue { name, value } in &edits.add {
         head.add(name, value.as_bytes());
     }
     for name in &edits.remove {

@@ -22,19 +22,11 @@ pub(crate) struct Upstream {
     pub(crate) reused: bool,
 }
 
-/// A connection to `endpoint`: an idle one if there is one that lives, else a new one.
+/// A new connection to `endpoint`.
 ///
 /// # Errors
 /// A connect that failed or took longer than `limits.connect`.
-pub(crate) async fn connect(
-    endpoint: &Endpoint,
-    idle: &Idle,
-    limits: &Limits,
-    fresh: bool,
-) -> Result<Upstream, Failure> {
-    if !fresh && let Some(stream) = idle.take(endpoint.uid) {
-        return Ok(Upstream { stream, reused: true });
-    }
+pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upstream, Failure> {
     let dialled = tokio::time::timeout(limits.connect, TcpStream::connect(endpoint.address));
     let error = match dialled.await {
         Ok(Ok(stream)) => {
