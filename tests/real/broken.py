@@ -1,0 +1,132 @@
+"""Checks that break a vLLM replica in the middle of a load, and bring it back.
+
+Three ways to go, because a server looks different in each: the whole process group killed (connections
+drop), only the engine killed (vLLM sends an error event, then a clean `[DONE]`, and exits), and SIGTERM
+(vLLM ends each stream with finish_reason "abort" and a clean `[DONE]`). Of every request it must hold:
+it succeeds, or it is a stream that had begun and whose last word is a typed error event.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from chat import chat, chat_body
+from servers import Failed, wait_until
+
+RESTART_SECONDS = 300
+
+
+class Load:
+    """Chats without pause from threads of their own, until told to stop; answers are collected."""
+
+    def __init__(self, address, streaming, plain):
+        self.address = address
+        self.answers = []
+        self.stopping = threading.Event()
+        kinds = [True] * streaming + [False] * plain
+        self.threads = [threading.Thread(target=self.work, args=(kind,), daemon=True) for kind in kinds]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, stream):
+        number = 0
+        while not self.stopping.is_set():
+            number += 1
+            body = chat_body(f"{threading.get_ident()} {number} hello world", 160, stream)
+            self.answers.append(chat(self.address, body))
+
+    def stop(self):
+        self.stopping.set()
+        ends_at = time.monotonic() + 60
+        for thread in self.threads:
+            thread.join(max(0.0, ends_at - time.monotonic()))
+        if any(thread.is_alive() for thread in self.threads):
+            raise Failed("requests hang after the replica was broken")
+
+
+def judge(answers, broken_at, cuts_wanted):
+    bad = [str(answer) for answer in answers if not answer.is_complete() and not answer.is_typed_cut()]
+    if bad:
+        raise Failed(f"{len(bad)} of {len(answers)} neither complete nor a typed cut: " + "; ".join(bad[:4]))
+    cut = [answer for answer in answers if answer.is_typed_cut()]
+    straddling = [answer for answer in answers if answer.started < broken_at < answer.ended]
+    plain = sum(not answer.stream for answer in straddling)
+    after = sum(answer.started > broken_at for answer in answers)
+    # Without streams on the broken replica and requests after it, the check would have shown nothing.
+    if len(cut) < cuts_wanted or after < 10:
+        raise Failed(f"nothing shown: {len(cut)} streams cut, {len(straddling)} under way, {after} after")
+    return (
+        f"{len(answers)} requests, {len(straddling)} under way at that moment ({plain} not streamed), "
+        f"{len(cut)} streams cut with a typed error, e.g. {cut[0].error if cut else None}, {after} after it"
+    )
+
+
+def break_under_load(run, replica, break_it, plain=5):
+    run.wait_until_idle()
+    load = Load(run.gateway.address, 5, plain)
+    try:
+        wait_until(lambda: len(load.answers) >= 20, 60, "a load of chats")
+        wait_until(lambda: replica.count("num_requests_running") >= 2, 30, "requests running on the replica")
+        broken_at = time.monotonic()
+        break_it(replica)
+        wait_until(lambda: len(load.answers) >= 50 and time.monotonic() > broken_at + 6, 60, "a load that goes on")
+    finally:
+        load.stop()
+    return judge(load.answers, broken_at, cuts_wanted=1)
+
+
+def restart(run, replica, *options):
+    """Waits until the restarted replica serves again what comes through the gateway."""
+    replica.process.kill()
+    replica.start(*options)
+    up_s = replica.wait_until_up(RESTART_SECONDS)
+    load = Load(run.gateway.address, 8, 0)
+    try:
+        _, served_s = wait_until(
+            lambda: replica.count("request_success_total") >= 5, 30, f"replica {replica.number} used again"
+        )
+    finally:
+        load.stop()
+    bad = [str(answer) for answer in load.answers if not answer.is_complete()]
+    if bad:
+        raise Failed(f"{len(bad)} of {len(load.answers)} failed: {bad[:3]}")
+    return f"up after {up_s:.0f} s, 5 requests finished there {served_s:.1f} s later"
+
+
+def kill_engine(replica):
+    """vLLM's engine is the server's child process of that name; the server notices and exits by itself."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=,comm=", "--ppid", str(replica.process.child.pid)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    engines = [line.split()[0] for line in children.stdout.splitlines() if "Engine" in line]
+    if len(engines) != 1:
+        raise Failed(f"no engine among the children: {children.stdout!r}")
+    os.kill(int(engines[0]), signal.SIGKILL)
+
+
+def survives_a_killed_server(run):
+    return break_under_load(run, run.replicas[1], lambda replica: replica.process.kill())
+
+
+def uses_the_restarted_replica(run):
+    return restart(run, run.replicas[1], "--enable-prompt-tokens-details")
+
+
+def survives_a_killed_engine(run):
+    return break_under_load(run, run.replicas[0], kill_engine)
+
+
+def uses_the_other_restarted_replica(run):
+    return restart(run, run.replicas[0])
+
+
+def survives_a_server_asked_to_stop(run):
+    # Streams only: to a plain request vLLM gives a 200 with the text so far and finish_reason "abort".
+    return break_under_load(
+        run, run.replicas[1], lambda replica: replica.process.child.send_signal(signal.SIGTERM), plain=0
+    )
