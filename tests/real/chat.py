@@ -62,9 +62,12 @@ def chat_body(text, max_tokens, stream, model="tiny"):
     }
 
 
-def chat(address, body, timeout_s=60):
-    """Sends one chat request on a connection of its own; never raises for what the other side does."""
-    answer = Answer(stream=body["stream"])
+def chat(address, body, answer=None, timeout_s=60):
+    """Sends one chat request on a connection of its own; never raises for what the other side does.
+
+    A caller that wants to watch the answer come passes its own.
+    """
+    answer = answer or Answer(stream=body["stream"])
     connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
         headers = {"content-type": "application/json"}

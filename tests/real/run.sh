@@ -28,7 +28,7 @@ end_groups() {
   local group
   [ -f "$logs/groups" ] || return 0
   while read -r group; do
-    if pgrep -ig "$group" '^(vllm|penstock|start_vllm)' >/dev/null; then
+    if pgrep -ig "$group" 'vllm|penstock' >/dev/null; then
       kill -KILL -- "-$group" 2>/dev/null || true
     fi
   done <"$logs/groups"
