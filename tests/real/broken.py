@@ -8,6 +8,7 @@ had begun and whose last word is a typed error event.
 """
 
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -17,7 +18,9 @@ from chat import Answer, chat, chat_body
 from servers import Failed, wait_until
 
 RESTART_SECONDS = 300
-ANSWER_TOKENS = 200
+# Lengths vary and every thread takes turns between streamed and plain, so that neither kind settles on one
+# replica and the requests do not run in step.
+ANSWER_TOKENS = (120, 280)
 # What an orchestrator leaves between SIGTERM and SIGKILL; vLLM may hold on to its connections that long.
 GRACE_SECONDS = 8
 
@@ -25,29 +28,30 @@ GRACE_SECONDS = 8
 class Load:
     """Chats without pause from threads of their own, until told to stop; answers are collected."""
 
-    def __init__(self, address, streaming, plain):
+    def __init__(self, address, threads, plain_too):
         self.address = address
         self.answers = []
         self.under_way = {}
         self.stopping = threading.Event()
-        kinds = [True] * streaming + [False] * plain
-        self.threads = [threading.Thread(target=self.work, args=(kind,), daemon=True) for kind in kinds]
+        self.threads = [
+            threading.Thread(target=self.work, args=(number, plain_too), daemon=True) for number in range(threads)
+        ]
         for thread in self.threads:
             thread.start()
 
-    def work(self, stream):
-        number = 0
+    def work(self, thread, plain_too):
+        turn = thread
         while not self.stopping.is_set():
-            number += 1
-            thread = threading.get_ident()
-            body = chat_body(f"{thread} {number} hello world", ANSWER_TOKENS, stream)
+            turn += 1
+            stream = turn % 2 == 0 or not plain_too
+            body = chat_body(f"{thread} {turn} hello world", random.randint(*ANSWER_TOKENS), stream)
             self.under_way[thread] = Answer(stream)
             self.answers.append(chat(self.address, body, self.under_way[thread]))
 
     def streams_in_the_middle(self, replica):
         """Streams from this replica that have begun and will not end in the next moment."""
         return sum(
-            answer.stream and replica.address in answer.endpoint and 5 < answer.content_events < ANSWER_TOKENS // 2
+            answer.stream and replica.address in answer.endpoint and 5 < answer.content_events < ANSWER_TOKENS[0] // 2
             for answer in list(self.under_way.values())
         )
 
@@ -77,12 +81,12 @@ def judge(answers, broken_at, cuts_wanted):
     )
 
 
-def break_under_load(run, replica, break_it, streaming=5, plain=5):
+def break_under_load(run, replica, break_it, plain_too=True):
     run.wait_until_idle()
-    load = Load(run.gateway.address, streaming, plain)
+    load = Load(run.gateway.address, 10, plain_too)
     try:
         wait_until(lambda: len(load.answers) >= 20, 60, "a load of chats")
-        wait_until(lambda: load.streams_in_the_middle(replica) >= 2, 30, "two streams from the replica")
+        wait_until(lambda: load.streams_in_the_middle(replica) >= 2, 60, "two streams from the replica")
         broken_at = time.monotonic()
         break_it(replica)
         wait_until(lambda: len(load.answers) >= 50 and time.monotonic() > broken_at + 6, 60, "a load that goes on")
@@ -96,7 +100,7 @@ def restart(run, replica, *options):
     replica.process.kill()
     replica.start(*options)
     up_s = replica.wait_until_up(RESTART_SECONDS)
-    load = Load(run.gateway.address, 8, 0)
+    load = Load(run.gateway.address, 8, True)
     try:
         _, served_s = wait_until(
             lambda: replica.count("request_success_total") >= 5, 30, f"replica {replica.number} used again"
@@ -146,4 +150,4 @@ def ask_to_stop(replica):
 
 def survives_a_server_asked_to_stop(run):
     # Streams only: to a plain request vLLM may give a 200 with the text so far and finish_reason "abort".
-    return break_under_load(run, run.replicas[1], ask_to_stop, streaming=8, plain=0)
+    return break_under_load(run, run.replicas[1], ask_to_stop, plain_too=False)

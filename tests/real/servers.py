@@ -73,9 +73,17 @@ class Process:
             pass
 
     def kill(self):
-        """The whole group at once, as a machine that fails would."""
+        """The whole group at once, as a machine that fails would; returns when none of it is left."""
         self.signal_group(signal.SIGKILL)
         self.child.wait(timeout=30)
+        wait_until(self.is_gone, 30, f"the end of {self.name}'s processes")
+
+    def is_gone(self):
+        try:
+            os.killpg(self.child.pid, 0)
+            return False
+        except ProcessLookupError:
+            return True
 
     def end(self, grace_s=15):
         """Returns whether the process ended by itself when asked to."""
