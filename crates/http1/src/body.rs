@@ -224,4 +224,4 @@ fn is_control(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -48,10 +48,10 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 fn is_port(digits: &[u8]) -> bool {
-    let number = digits.iter().try_fold(0u32, |number, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| number.saturating_mul(10) + u32::from(digit - b'0'))
-    });
-    digits.len() <= 5 && matches!(number, Some(1..=65_535))
+    // `parse` alone would take a sign.
+    let is_number = (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let number = core::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse::<u16>().ok());
+    is_number && number.is_some_and(|number| number != 0)
 }

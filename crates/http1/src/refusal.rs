@@ -88,3 +88,6 @@ refusals! {
         "a trailer names a field of framing, routing or the connection";
     TRAILERS_TOO_LARGE = 431 "trailers_too_large" "the trailers are larger than the limit";
 }
+
+#[cfg(test)]
+mod tests;

@@ -449,4 +449,4 @@ fn refusal_for(error: httparse::Error, input: &[u8]) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

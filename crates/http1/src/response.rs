@@ -294,4 +294,4 @@ fn refusal_for(error: httparse::Error) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
