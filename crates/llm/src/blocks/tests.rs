@@ -23,7 +23,10 @@ fn keeps_values_from_release_to_release() {
     let bytes: Vec<u8> = (0..=255u8).cycle().take(2 * BLOCK_BYTES).collect();
     let seed = chain_seed("llama", None);
     let expected = vec![1_548_106_572_507_568_847, 16_912_617_942_899_793_159];
-    assert_eq!((seed, chain(seed, &[&bytes])), (11_596_005_421_890_559_229, expected));
+    assert_eq!(
+        (seed, chain(seed, &[&bytes])),
+        (11_596_005_421_890_559_229, expected)
+    );
 }
 
 #[test]
@@ -53,7 +56,14 @@ fn models_and_salts_do_not_share() {
 
 #[test]
 fn estimates_four_bytes_a_token() {
-    for (bytes, tokens) in [(0, 1), (1, 1), (4, 1), (5, 2), (4096, 1024), (usize::MAX, u32::MAX)] {
+    for (bytes, tokens) in [
+        (0, 1),
+        (1, 1),
+        (4, 1),
+        (5, 2),
+        (4096, 1024),
+        (usize::MAX, u32::MAX),
+    ] {
         assert_eq!(estimate_tokens(bytes), tokens, "{bytes}");
     }
 }

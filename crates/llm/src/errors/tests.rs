@@ -18,8 +18,15 @@ fn speaks_openai() {
     let expected = json!({"error": {"message": "no \"x\"\nhere", "type": "not_found_error",
         "param": "model", "code": "model_not_found"}});
     assert_eq!(body(Dialect::OpenAi, &error), expected);
-    let plain = ErrorText { status: 429, kind: Some("tokens"), code: None, message: "m", param: None };
-    let expected = json!({"error": {"message": "m", "type": "tokens", "param": null, "code": null}});
+    let plain = ErrorText {
+        status: 429,
+        kind: Some("tokens"),
+        code: None,
+        message: "m",
+        param: None,
+    };
+    let expected =
+        json!({"error": {"message": "m", "type": "tokens", "param": null, "code": null}});
     assert_eq!(body(Dialect::OpenAi, &plain), expected);
 }
 
@@ -41,7 +48,11 @@ fn names_the_kind_by_status() {
     ];
     for (status, openai, anthropic) in cases {
         let error = ErrorText::new(status, "c", "m");
-        assert_eq!(body(Dialect::OpenAi, &error)["error"]["type"], openai, "{status}");
+        assert_eq!(
+            body(Dialect::OpenAi, &error)["error"]["type"],
+            openai,
+            "{status}"
+        );
         let expected = json!({"type": "error", "error": {"type": anthropic, "message": "m"}});
         assert_eq!(body(Dialect::Anthropic, &error), expected, "{status}");
     }
@@ -56,18 +67,25 @@ fn ends_a_stream_with_an_event_of_its_dialect() {
         String::from_utf8(out).unwrap()
     };
     let openai = event(Dialect::OpenAi);
-    assert!(openai.starts_with("data: {\"error\":{") && openai.ends_with("}}\n\n"), "{openai}");
+    assert!(
+        openai.starts_with("data: {\"error\":{") && openai.ends_with("}}\n\n"),
+        "{openai}"
+    );
     let anthropic = event(Dialect::Anthropic);
-    assert!(anthropic.starts_with("event: error\ndata: {\"type\":\"error\","), "{anthropic}");
+    assert!(
+        anthropic.starts_with("event: error\ndata: {\"type\":\"error\","),
+        "{anthropic}"
+    );
     assert!(anthropic.ends_with("}}\n\n"));
 }
 
 #[test]
 fn our_own_error_events_read_as_cuts() {
     use crate::{Api, CutCause, Ended, StreamScan};
-    for (dialect, api, status) in
-        [(Dialect::OpenAi, Api::ChatCompletions, 500), (Dialect::Anthropic, Api::Messages, 529)]
-    {
+    for (dialect, api, status) in [
+        (Dialect::OpenAi, Api::ChatCompletions, 500),
+        (Dialect::Anthropic, Api::Messages, 529),
+    ] {
         let mut out = Vec::new();
         error_event(dialect, &ErrorText::new(529, "c", "m"), &mut out);
         let mut scan = StreamScan::new(api);

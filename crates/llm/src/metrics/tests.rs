@@ -32,19 +32,36 @@ fn adds_up_data_parallel_engines() {
 #[test]
 fn takes_counters_with_and_without_total() {
     for name in ["vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits"] {
-        assert_eq!(report(&format!("{name}{{a=\"b\"}} 1.5e3 1700000000\n")).prefix_hits, Some(1500.0));
+        assert_eq!(
+            report(&format!("{name}{{a=\"b\"}} 1.5e3 1700000000\n")).prefix_hits,
+            Some(1500.0)
+        );
     }
-    assert_eq!(report("vllm:prefix_cache_hits_created 1.7e9\n").prefix_hits, None);
+    assert_eq!(
+        report("vllm:prefix_cache_hits_created 1.7e9\n").prefix_hits,
+        None
+    );
 }
 
 #[test]
 fn takes_the_newest_adapters() {
     let line = |names: &str, at: &str| {
-        format!("vllm:lora_requests_info{{max_lora=\"2\",running_lora_adapters=\"{names}\",waiting_lora_adapters=\"w{names}\"}} {at}\n")
+        format!(
+            "vllm:lora_requests_info{{max_lora=\"2\",running_lora_adapters=\"{names}\",waiting_lora_adapters=\"w{names}\"}} {at}\n"
+        )
     };
-    let text = [line("a", "1.7953657339788733e+09"), line("b, c\\\"d", "1.7953658913848443e+09"), line("", "1.7953658849660969e+09"), line("z", "NaN")].concat();
+    let text = [
+        line("a", "1.7953657339788733e+09"),
+        line("b, c\\\"d", "1.7953658913848443e+09"),
+        line("", "1.7953658849660969e+09"),
+        line("z", "NaN"),
+    ]
+    .concat();
     let found = report(&text);
-    assert_eq!(found.adapters_running.iter().collect::<Vec<_>>(), ["b", "c\"d"]);
+    assert_eq!(
+        found.adapters_running.iter().collect::<Vec<_>>(),
+        ["b", "c\"d"]
+    );
     assert!(found.adapters_waiting.contains("wb") && !found.adapters_waiting.contains("w"));
     assert_eq!(found.max_adapters, Some(2));
 }
@@ -108,8 +125,14 @@ fn bears_broken_lines() {
         "vllm:",
         "{} 1",
     ] {
-        let found = report(&format!("vllm:num_requests_waiting 1\n{line}\nvllm:num_requests_waiting 1"));
-        let expected = EngineReport { engine: Engine::Vllm, waiting: Some(2.0), ..EngineReport::default() };
+        let found = report(&format!(
+            "vllm:num_requests_waiting 1\n{line}\nvllm:num_requests_waiting 1"
+        ));
+        let expected = EngineReport {
+            engine: Engine::Vllm,
+            waiting: Some(2.0),
+            ..EngineReport::default()
+        };
         assert_eq!(found, expected, "{line}");
     }
 }
@@ -119,19 +142,34 @@ fn tells_what_is_no_metrics_text() {
     let mut report = report("vllm:num_requests_running 1\n");
     let scan = |text: &[u8], report: &mut EngineReport| scan_metrics(text, report);
     let html = b"<html>\n<body>not_found</body>\n";
-    assert_eq!(scan(html, &mut report), Err(MetricsError::NoSamples { bytes: html.len() }));
+    assert_eq!(
+        scan(html, &mut report),
+        Err(MetricsError::NoSamples { bytes: html.len() })
+    );
     assert_eq!(report, EngineReport::default());
-    assert_eq!(scan(b"", &mut report), Err(MetricsError::NoSamples { bytes: 0 }));
+    assert_eq!(
+        scan(b"", &mut report),
+        Err(MetricsError::NoSamples { bytes: 0 })
+    );
     let long = vec![b'\n'; MAX_METRICS_BYTES + 1];
-    assert_eq!(scan(&long, &mut report), Err(MetricsError::TooLarge { bytes: long.len() }));
+    assert_eq!(
+        scan(&long, &mut report),
+        Err(MetricsError::TooLarge { bytes: long.len() })
+    );
     assert_eq!(scan(b"go_goroutines 12\n", &mut report), Ok(()));
     assert_eq!(report, EngineReport::default());
 }
 
 #[test]
 fn forgets_the_earlier_reading() {
-    let mut report = report("vllm:num_requests_running 1\nvllm:lora_requests_info{max_lora=\"1\",running_lora_adapters=\"a\"} 1\n");
+    let mut report = report(
+        "vllm:num_requests_running 1\nvllm:lora_requests_info{max_lora=\"1\",running_lora_adapters=\"a\"} 1\n",
+    );
     scan_metrics(b"vllm:num_requests_waiting 2\n", &mut report).unwrap();
-    let expected = EngineReport { engine: Engine::Vllm, waiting: Some(2.0), ..EngineReport::default() };
+    let expected = EngineReport {
+        engine: Engine::Vllm,
+        waiting: Some(2.0),
+        ..EngineReport::default()
+    };
     assert_eq!(report, expected);
 }

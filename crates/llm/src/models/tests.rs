@@ -6,7 +6,10 @@ use super::*;
 fn reads_what_is_a_model() {
     let body = br#"{"object":"list","data":[{"id":"a\/b","parent":"base","root":"r",
         "max_model_len":2048},{"id":""},{"id":7},7,{"id":"c","meta":{"n_ctx":1024},"parent":null}]}"#;
-    let card = |id: &str| ModelCard { id: id.to_owned(), ..ModelCard::default() };
+    let card = |id: &str| ModelCard {
+        id: id.to_owned(),
+        ..ModelCard::default()
+    };
     let expected = [
         ModelCard {
             parent: Some("base".to_owned()),
@@ -14,14 +17,24 @@ fn reads_what_is_a_model() {
             max_model_len: Some(2048),
             ..card("a/b")
         },
-        ModelCard { max_model_len: Some(1024), ..card("c") },
+        ModelCard {
+            max_model_len: Some(1024),
+            ..card("c")
+        },
     ];
     assert_eq!(scan_models(body), expected);
 }
 
 #[test]
 fn reads_nothing_from_what_is_no_list() {
-    for body in [&b""[..], b"<html>", b"[]", b"{}", br#"{"data":{}}"#, br#"{"data":[{"id":"x"}"#] {
+    for body in [
+        &b""[..],
+        b"<html>",
+        b"[]",
+        b"{}",
+        br#"{"data":{}}"#,
+        br#"{"data":[{"id":"x"}"#,
+    ] {
         assert_eq!(scan_models(body), [], "{}", body.escape_ascii());
     }
 }

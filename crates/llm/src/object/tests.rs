@@ -18,13 +18,24 @@ fn gives_members_as_they_stand() {
         ("{}", vec![]),
         (" { } \n", vec![]),
         (r#"{"a":1}"#, vec![("a", "1")]),
-        (r#"{"a" : 1e400 , "b":[{"c":"]"}] }"#, vec![("a", "1e400"), ("b", r#"[{"c":"]"}]"#)]),
-        (r#"{"a":"x\"y","":null}"#, vec![("a", r#""x\"y""#), ("", "null")]),
-        (r#"{"a":NaN,"b":-Infinity}"#, vec![("a", "NaN"), ("b", "-Infinity")]),
+        (
+            r#"{"a" : 1e400 , "b":[{"c":"]"}] }"#,
+            vec![("a", "1e400"), ("b", r#"[{"c":"]"}]"#)],
+        ),
+        (
+            r#"{"a":"x\"y","":null}"#,
+            vec![("a", r#""x\"y""#), ("", "null")],
+        ),
+        (
+            r#"{"a":NaN,"b":-Infinity}"#,
+            vec![("a", "NaN"), ("b", "-Infinity")],
+        ),
     ];
     for (text, expected) in cases {
-        let expected: Vec<_> =
-            expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         assert_eq!(walk(text), Ok(expected), "{text}");
     }
 }
@@ -63,7 +74,10 @@ fn lists_elements_until_told_to_stop() {
         whole.map(|()| all)
     };
     assert_eq!(list("[]", 9), Some(vec![]));
-    assert_eq!(list(" [ 1 , \"a,]\" ,{}]", 9).unwrap(), ["1", "\"a,]\"", "{}"]);
+    assert_eq!(
+        list(" [ 1 , \"a,]\" ,{}]", 9).unwrap(),
+        ["1", "\"a,]\"", "{}"]
+    );
     assert_eq!(list("[1,2,3]", 2).unwrap(), ["1", "2"]);
     assert_eq!(list("{}", 9), None);
     assert_eq!(list("[1", 9), None);

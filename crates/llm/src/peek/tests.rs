@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 const CHAT: Api = Api::ChatCompletions;
 
 fn text<'a>(body: &'a str, span: &Option<Span>) -> Option<&'a str> {
-    span.as_ref().map(|span| &body[span.start as usize..span.end as usize])
+    span.as_ref()
+        .map(|span| &body[span.start as usize..span.end as usize])
 }
 
 #[test]
@@ -23,13 +24,17 @@ fn finds_what_routing_needs() {
     assert!(found.stream && found.include_usage);
     assert_eq!(found.max_tokens, Some(40));
     let prompt: Vec<_> = found.prompt_slices(body.as_bytes()).collect();
-    assert_eq!(prompt, [&b"[{}]"[..], br#"[{"role":"user","content":"\"}{"}]"#]);
+    assert_eq!(
+        prompt,
+        [&b"[{}]"[..], br#"[{"role":"user","content":"\"}{"}]"#]
+    );
     assert_eq!(found.prompt_bytes(), 4 + prompt[1].len());
 }
 
 #[test]
 fn takes_the_prompt_in_the_engines_order() {
-    let body = r#"{"prompt":"p","input":"i","messages":[1],"instructions":"n","system":"s","tools":[2]}"#;
+    let body =
+        r#"{"prompt":"p","input":"i","messages":[1],"instructions":"n","system":"s","tools":[2]}"#;
     let cases = [
         (Api::ChatCompletions, vec!["[2]", "[1]"]),
         (Api::Completions, vec!["\"p\""]),
@@ -40,8 +45,10 @@ fn takes_the_prompt_in_the_engines_order() {
     ];
     for (api, expected) in cases {
         let found = peek(body.as_bytes(), api).unwrap();
-        let prompt: Vec<_> =
-            found.prompt_slices(body.as_bytes()).map(|s| str::from_utf8(s).unwrap()).collect();
+        let prompt: Vec<_> = found
+            .prompt_slices(body.as_bytes())
+            .map(|s| str::from_utf8(s).unwrap())
+            .collect();
         assert_eq!(prompt, expected, "{api:?}");
     }
 }
@@ -58,7 +65,11 @@ fn reads_limits_of_every_name() {
         (r#"{"max_completion_tokens":null,"max_tokens":5}"#, Some(5)),
     ];
     for (body, expected) in cases {
-        assert_eq!(peek(body.as_bytes(), CHAT).unwrap().max_tokens, expected, "{body}");
+        assert_eq!(
+            peek(body.as_bytes(), CHAT).unwrap().max_tokens,
+            expected,
+            "{body}"
+        );
     }
 }
 
@@ -67,19 +78,98 @@ fn refuses_what_engines_may_read_otherwise() {
     let cases = [
         ("", PeekError::NotObject { at: 0 }, "body_not_object"),
         ("[1]", PeekError::NotObject { at: 0 }, "body_not_object"),
-        ("\u{feff}{}", PeekError::NotObject { at: 0 }, "body_not_object"),
-        (r#"{"model":"a","messages":[{"role":"user""#, PeekError::Truncated { at: 39 }, "body_truncated"),
-        (r#"{"model":"a"} {"model":"b"}"#, PeekError::NotJson { at: 14 }, "body_not_json"),
-        (r#"{"model":"a",}"#, PeekError::NotJson { at: 13 }, "body_not_json"),
-        (r#"{"model":7}"#, PeekError::NotString { key: "model", at: 9 }, "not_a_string"),
-        (r#"{"model":null}"#, PeekError::NotString { key: "model", at: 9 }, "not_a_string"),
-        ("{\"model\":\"a\nb\"}", PeekError::NotString { key: "model", at: 9 }, "not_a_string"),
-        (r#"{"model":"\ud800"}"#, PeekError::NotString { key: "model", at: 9 }, "not_a_string"),
-        (r#"{"cache_salt":[]}"#, PeekError::NotString { key: "cache_salt", at: 14 }, "not_a_string"),
-        (r#"{"model":"a","model":"a"}"#, PeekError::DuplicateKey { key: "model", at: 14 }, "duplicate_key"),
-        (r#"{"tools":[],"a":1,"tools":[]}"#, PeekError::DuplicateKey { key: "tools", at: 19 }, "duplicate_key"),
-        (r#"{"mod\u0065l":"a"}"#, PeekError::EscapedKey { key: "model", at: 2 }, "escaped_key"),
-        (r#"{"\u0073tream":true}"#, PeekError::EscapedKey { key: "stream", at: 2 }, "escaped_key"),
+        (
+            "\u{feff}{}",
+            PeekError::NotObject { at: 0 },
+            "body_not_object",
+        ),
+        (
+            r#"{"model":"a","messages":[{"role":"user""#,
+            PeekError::Truncated { at: 39 },
+            "body_truncated",
+        ),
+        (
+            r#"{"model":"a"} {"model":"b"}"#,
+            PeekError::NotJson { at: 14 },
+            "body_not_json",
+        ),
+        (
+            r#"{"model":"a",}"#,
+            PeekError::NotJson { at: 13 },
+            "body_not_json",
+        ),
+        (
+            r#"{"model":7}"#,
+            PeekError::NotString {
+                key: "model",
+                at: 9,
+            },
+            "not_a_string",
+        ),
+        (
+            r#"{"model":null}"#,
+            PeekError::NotString {
+                key: "model",
+                at: 9,
+            },
+            "not_a_string",
+        ),
+        (
+            "{\"model\":\"a\nb\"}",
+            PeekError::NotString {
+                key: "model",
+                at: 9,
+            },
+            "not_a_string",
+        ),
+        (
+            r#"{"model":"\ud800"}"#,
+            PeekError::NotString {
+                key: "model",
+                at: 9,
+            },
+            "not_a_string",
+        ),
+        (
+            r#"{"cache_salt":[]}"#,
+            PeekError::NotString {
+                key: "cache_salt",
+                at: 14,
+            },
+            "not_a_string",
+        ),
+        (
+            r#"{"model":"a","model":"a"}"#,
+            PeekError::DuplicateKey {
+                key: "model",
+                at: 14,
+            },
+            "duplicate_key",
+        ),
+        (
+            r#"{"tools":[],"a":1,"tools":[]}"#,
+            PeekError::DuplicateKey {
+                key: "tools",
+                at: 19,
+            },
+            "duplicate_key",
+        ),
+        (
+            r#"{"mod\u0065l":"a"}"#,
+            PeekError::EscapedKey {
+                key: "model",
+                at: 2,
+            },
+            "escaped_key",
+        ),
+        (
+            r#"{"\u0073tream":true}"#,
+            PeekError::EscapedKey {
+                key: "stream",
+                at: 2,
+            },
+            "escaped_key",
+        ),
     ];
     for (body, expected, code) in cases {
         let error = peek(body.as_bytes(), CHAT).unwrap_err();
@@ -92,7 +182,11 @@ fn refuses_what_engines_may_read_otherwise() {
 #[test]
 fn refuses_every_routed_key_twice_or_escaped() {
     for key in ROUTED {
-        let value = if matches!(key, "model" | "cache_salt") { "\"a\"" } else { "1" };
+        let value = if matches!(key, "model" | "cache_salt") {
+            "\"a\""
+        } else {
+            "1"
+        };
         let twice = format!(r#"{{"{key}":{value},"{key}":{value}}}"#);
         let escaped: String = key.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
         let hidden = format!(r#"{{"{escaped}":{value}}}"#);
@@ -145,9 +239,13 @@ fn value() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(5, 40, 5, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..5).prop_map(|all| format!("[{}]", all.join(" ,"))),
+            prop::collection::vec(inner.clone(), 0..5)
+                .prop_map(|all| format!("[{}]", all.join(" ,"))),
             prop::collection::vec((string(), inner), 0..4).prop_map(|all| {
-                let all: Vec<_> = all.into_iter().map(|(k, v)| format!("{k} :\t{v}")).collect();
+                let all: Vec<_> = all
+                    .into_iter()
+                    .map(|(k, v)| format!("{k} :\t{v}"))
+                    .collect();
                 format!("{{{}}}", all.join(","))
             }),
         ]
@@ -169,7 +267,10 @@ fn key() -> impl Strategy<Value = String> {
 
 fn object() -> impl Strategy<Value = String> {
     prop::collection::vec((key(), value()), 0..8).prop_map(|members| {
-        let all: Vec<_> = members.into_iter().map(|(k, v)| format!("{k}: {v}")).collect();
+        let all: Vec<_> = members
+            .into_iter()
+            .map(|(k, v)| format!("{k}: {v}"))
+            .collect();
         format!(" {{ {} }}\n", all.join(" , "))
     })
 }
@@ -203,17 +304,32 @@ impl<'de> serde::Deserialize<'de> for Theirs<'de> {
 /// What must hold between our reading of a body and `serde_json`'s.
 fn agree(body: &str) {
     let fast = peek(body.as_bytes(), CHAT);
-    assert_eq!(fast, peek_with(body.as_bytes(), CHAT, Scanner::scalar()), "twins: {body}");
+    assert_eq!(
+        fast,
+        peek_with(body.as_bytes(), CHAT, Scanner::scalar()),
+        "twins: {body}"
+    );
     let Ok(Theirs(members)) = serde_json::from_str::<Theirs<'_>>(body) else {
         return;
     };
-    let routed: Vec<_> =
-        members.iter().filter(|(key, _)| ROUTED.contains(&key.as_str())).collect();
-    let get = |wanted: &str| members.iter().find(|(key, _)| key == wanted).map(|(_, v)| v.get());
+    let routed: Vec<_> = members
+        .iter()
+        .filter(|(key, _)| ROUTED.contains(&key.as_str()))
+        .collect();
+    let get = |wanted: &str| {
+        members
+            .iter()
+            .find(|(key, _)| key == wanted)
+            .map(|(_, v)| v.get())
+    };
     match fast {
         Ok(found) => {
             let model: Option<String> = get("model").map(|raw| serde_json::from_str(raw).unwrap());
-            assert_eq!(found.model_str(body.as_bytes()).map(Cow::into_owned), model, "{body}");
+            assert_eq!(
+                found.model_str(body.as_bytes()).map(Cow::into_owned),
+                model,
+                "{body}"
+            );
             assert_eq!(found.stream, get("stream") == Some("true"), "{body}");
             assert_eq!(text(body, &found.prompt[2]), get("messages"), "{body}");
             assert_eq!(text(body, &found.prompt[0]), get("tools"), "{body}");
@@ -223,13 +339,19 @@ fn agree(body: &str) {
             assert_eq!(keys.len(), routed.len(), "a duplicate passed: {body}");
         }
         Err(PeekError::DuplicateKey { key, .. }) => {
-            assert!(routed.iter().filter(|(other, _)| other == key).count() > 1, "{body}");
+            assert!(
+                routed.iter().filter(|(other, _)| other == key).count() > 1,
+                "{body}"
+            );
         }
         Err(PeekError::EscapedKey { key, .. }) => {
             assert!(body.contains("\\u") && get(key).is_some(), "{body}");
         }
         Err(PeekError::NotString { key, .. }) => {
-            assert!(serde_json::from_str::<String>(get(key).unwrap()).is_err(), "{body}");
+            assert!(
+                serde_json::from_str::<String>(get(key).unwrap()).is_err(),
+                "{body}"
+            );
         }
         Err(error) => panic!("{error} for valid JSON: {body}"),
     }

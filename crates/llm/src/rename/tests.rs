@@ -15,7 +15,11 @@ fn renamed(text: &str, is_stream: bool, size: usize) -> String {
 fn check(cases: &[(&str, &str)], is_stream: bool) {
     for (text, expected) in cases {
         for size in 1..=text.len() {
-            assert_eq!(renamed(text, is_stream, size), *expected, "{text} by {size}");
+            assert_eq!(
+                renamed(text, is_stream, size),
+                *expected,
+                "{text} by {size}"
+            );
         }
     }
 }
@@ -24,10 +28,19 @@ fn check(cases: &[(&str, &str)], is_stream: bool) {
 fn renames_in_a_body() {
     check(
         &[
-            (r#"{"model":"m","x":"model"}"#, r#"{"model":"as\"ked","x":"model"}"#),
-            (r#"{"choices":[{"model":"m"}],"model": "m"}"#, r#"{"choices":[{"model":"m"}],"model": "as\"ked"}"#),
+            (
+                r#"{"model":"m","x":"model"}"#,
+                r#"{"model":"as\"ked","x":"model"}"#,
+            ),
+            (
+                r#"{"choices":[{"model":"m"}],"model": "m"}"#,
+                r#"{"choices":[{"model":"m"}],"model": "as\"ked"}"#,
+            ),
             (r#"{"model":null}"#, r#"{"model":null}"#),
-            (r#"{"model":"m"}  trailing {"model":"m"}"#, r#"{"model":"as\"ked"}  trailing {"model":"m"}"#),
+            (
+                r#"{"model":"m"}  trailing {"model":"m"}"#,
+                r#"{"model":"as\"ked"}  trailing {"model":"m"}"#,
+            ),
             ("<html>\"model\":\"m\"", "<html>\"model\":\"m\""),
         ],
         false,
@@ -54,9 +67,18 @@ fn renames_in_each_event() {
                 "data: {\"delta\":{\"model\":\"m\"},\ndata: \"model\":\"m\"}\n\n",
                 "data: {\"delta\":{\"model\":\"m\"},\ndata: \"model\":\"as\\\"ked\"}\n\n",
             ),
-            (": {\"model\":\"m\"}\ndatax: {\"model\":\"m\"}\n\n", ": {\"model\":\"m\"}\ndatax: {\"model\":\"m\"}\n\n"),
-            ("\u{feff}data: {\"model\":\"m\"}\n\n", "\u{feff}data: {\"model\":\"as\\\"ked\"}\n\n"),
-            ("data: broken {\n\ndata: {\"model\":\"m\"}\n\n", "data: broken {\n\ndata: {\"model\":\"as\\\"ked\"}\n\n"),
+            (
+                ": {\"model\":\"m\"}\ndatax: {\"model\":\"m\"}\n\n",
+                ": {\"model\":\"m\"}\ndatax: {\"model\":\"m\"}\n\n",
+            ),
+            (
+                "\u{feff}data: {\"model\":\"m\"}\n\n",
+                "\u{feff}data: {\"model\":\"as\\\"ked\"}\n\n",
+            ),
+            (
+                "data: broken {\n\ndata: {\"model\":\"m\"}\n\n",
+                "data: broken {\n\ndata: {\"model\":\"as\\\"ked\"}\n\n",
+            ),
         ],
         true,
     );

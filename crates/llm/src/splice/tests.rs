@@ -6,7 +6,10 @@ use crate::{Api, peek};
 #[test]
 fn changes_the_name_and_nothing_else() {
     let cases = [
-        (r#"{"a":1e400, "model" :  "old","n":1234567890123456789012345678901}"#, "new"),
+        (
+            r#"{"a":1e400, "model" :  "old","n":1234567890123456789012345678901}"#,
+            "new",
+        ),
         (r#"{"model":"a\u0041","z":[ 1 , 2 ]}"#, "quo\"te\\ü\n"),
         (r#"{"messages":"x","model":""}"#, "was-empty"),
         (r#"{"model":"to-empty"}"#, ""),

@@ -16,14 +16,22 @@ fn scan(bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
     for pair in borders.windows(2) {
         sse.feed(&bytes[pair[0]..pair[1]], |event| {
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            all.push((text(event.name), text(event.data), pair[0] + event.end, event.oversized));
+            all.push((
+                text(event.name),
+                text(event.data),
+                pair[0] + event.end,
+                event.oversized,
+            ));
         });
     }
     all
 }
 
 fn names_and_data(bytes: &str) -> Vec<(String, String)> {
-    scan(bytes.as_bytes(), &[]).into_iter().map(|(name, data, ..)| (name, data)).collect()
+    scan(bytes.as_bytes(), &[])
+        .into_iter()
+        .map(|(name, data, ..)| (name, data))
+        .collect()
 }
 
 #[test]
@@ -31,11 +39,17 @@ fn follows_the_rules_for_event_streams() {
     let cases: [(&str, &[(&str, &str)]); 16] = [
         ("data: a\n\n", &[("", "a")]),
         ("data:a\n\ndata:  b\n\n", &[("", "a"), ("", " b")]),
-        ("data: a\r\n\r\ndata: b\r\rdata: c\n\r\n", &[("", "a"), ("", "b"), ("", "c")]),
+        (
+            "data: a\r\n\r\ndata: b\r\rdata: c\n\r\n",
+            &[("", "a"), ("", "b"), ("", "c")],
+        ),
         ("event: e\ndata: a\n\ndata: b\n\n", &[("e", "a"), ("", "b")]),
         ("data: a\nevent: e\nevent:f\n\n", &[("f", "a")]),
         ("data: a\ndata: b\r\ndata\rdata:c\n\n", &[("", "a\nb\n\nc")]),
-        (": comment\ndata: a\nid: 7\nretry: 9\nother\n\n", &[("", "a")]),
+        (
+            ": comment\ndata: a\nid: 7\nretry: 9\nother\n\n",
+            &[("", "a")],
+        ),
         (": ping\n\n", &[]),
         ("event: e\n\ndata: a\n\n", &[("", "a")]),
         ("data:\n\n", &[("", "")]),
@@ -47,8 +61,10 @@ fn follows_the_rules_for_event_streams() {
         ("data: a\n\ndata: incomplete\n", &[("", "a")]),
     ];
     for (bytes, expected) in cases {
-        let expected: Vec<_> =
-            expected.iter().map(|(name, data)| ((*name).to_owned(), (*data).to_owned())).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, data)| ((*name).to_owned(), (*data).to_owned()))
+            .collect();
         assert_eq!(names_and_data(bytes), expected, "{}", bytes.escape_debug());
     }
 }
@@ -59,10 +75,22 @@ fn reports_long_events_without_their_data() {
         let long = format!("event: e\ndata: {}\n\n", "x".repeat(length));
         let stream = format!("data: a\n\n{long}data: b\n\n");
         let whole = scan(stream.as_bytes(), &[]);
-        let kinds: Vec<_> = whole.iter().map(|event| (event.0.as_str(), event.3)).collect();
-        assert_eq!(kinds, [("", false), ("e", oversized), ("", false)], "{length}");
+        let kinds: Vec<_> = whole
+            .iter()
+            .map(|event| (event.0.as_str(), event.3))
+            .collect();
+        assert_eq!(
+            kinds,
+            [("", false), ("e", oversized), ("", false)],
+            "{length}"
+        );
         assert_eq!(whole[1].2, 9 + long.len());
-        for cuts in [vec![20], vec![9, 10], vec![12, 40_000, 65_000], vec![9 + 65_536, 9 + 65_537]] {
+        for cuts in [
+            vec![20],
+            vec![9, 10],
+            vec![12, 40_000, 65_000],
+            vec![9 + 65_536, 9 + 65_537],
+        ] {
             assert_eq!(scan(stream.as_bytes(), &cuts), whole, "{length} {cuts:?}");
         }
     }

@@ -4,18 +4,28 @@ use super::*;
 
 fn by_pieces(body: &str, size: usize) -> Option<Usage> {
     let mut scan = BodyScan::new();
-    body.as_bytes().chunks(size).for_each(|piece| scan.feed(piece));
+    body.as_bytes()
+        .chunks(size)
+        .for_each(|piece| scan.feed(piece));
     scan.usage()
 }
 
 fn usage(prompt_tokens: u32, completion_tokens: u32, cached_tokens: Option<u32>) -> Option<Usage> {
-    Some(Usage { prompt_tokens, completion_tokens, cached_tokens, estimated: false })
+    Some(Usage {
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens,
+        estimated: false,
+    })
 }
 
 #[test]
 fn reads_the_usage_of_each_dialect() {
     let cases = [
-        (r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, usage(3, 4, None)),
+        (
+            r#"{"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            usage(3, 4, None),
+        ),
         (
             r#"{"usage" : {"prompt_tokens" : 9,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":8}},"z":1}"#,
             usage(9, 4, Some(8)),
@@ -28,10 +38,19 @@ fn reads_the_usage_of_each_dialect() {
             r#"{"usage":{"input_tokens":1,"output_tokens":4,"cache_read_input_tokens":31,"cache_creation_input_tokens":2}}"#,
             usage(34, 4, Some(31)),
         ),
-        (r#"{"usage":{"prompt_tokens":3,"total_tokens":3,"prompt_tokens_details":null}}"#, usage(3, 0, None)),
+        (
+            r#"{"usage":{"prompt_tokens":3,"total_tokens":3,"prompt_tokens_details":null}}"#,
+            usage(3, 0, None),
+        ),
         (r#"{"usage":null}"#, None),
-        (r#"{"usage":{"prompt_tokens":-3,"completion_tokens":"4"}}"#, None),
-        (r#"{"choices":[{"usage":{"prompt_tokens":3}}],"text":"\"usage\":{\"prompt_tokens\":3}"}"#, None),
+        (
+            r#"{"usage":{"prompt_tokens":-3,"completion_tokens":"4"}}"#,
+            None,
+        ),
+        (
+            r#"{"choices":[{"usage":{"prompt_tokens":3}}],"text":"\"usage\":{\"prompt_tokens\":3}"}"#,
+            None,
+        ),
         ("[]", None),
         ("", None),
     ];

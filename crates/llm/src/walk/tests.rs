@@ -23,14 +23,29 @@ fn values(text: &str, size: usize) -> Vec<String> {
 fn marks_the_key_in_its_places_only() {
     let cases: [(&str, &[&str]); 13] = [
         (r#"{"model":"a"}"#, &["\"a\""]),
-        (r#" { "x" : [{"model":"no"}] , "model" : "a\"b" , "y":1}"#, &["\"a\\\"b\""]),
-        (r#"{"response":{"model":"a","usage":{"model":"no"}},"model":"b"}"#, &["\"a\"", "\"b\""]),
-        (r#"{"message":{"message":{"model":"no"},"model":"a"}}"#, &["\"a\""]),
+        (
+            r#" { "x" : [{"model":"no"}] , "model" : "a\"b" , "y":1}"#,
+            &["\"a\\\"b\""],
+        ),
+        (
+            r#"{"response":{"model":"a","usage":{"model":"no"}},"model":"b"}"#,
+            &["\"a\"", "\"b\""],
+        ),
+        (
+            r#"{"message":{"message":{"model":"no"},"model":"a"}}"#,
+            &["\"a\""],
+        ),
         (r#"{"delta":{"model":"no"},"text":"\"model\":\"no\""}"#, &[]),
         (r#"{"model":null,"x":2}"#, &["null"]),
         (r#"{"model":{"a":[1]}}"#, &[r#"{"a":[1]}"#]),
-        (r#"{"models":"no","mode":"no","xmodel":"no","mod\u0065l":"no"}"#, &[]),
-        (r#"{"a-key-longer-than-any-wanted":1,"model":"a"}"#, &["\"a\""]),
+        (
+            r#"{"models":"no","mode":"no","xmodel":"no","mod\u0065l":"no"}"#,
+            &[],
+        ),
+        (
+            r#"{"a-key-longer-than-any-wanted":1,"model":"a"}"#,
+            &["\"a\""],
+        ),
         (r#"{"response":[{"model":"no"}]}"#, &[]),
         (r#"[{"model":"no"}]"#, &[]),
         ("[DONE]", &[]),
@@ -47,7 +62,12 @@ fn marks_the_key_in_its_places_only() {
 fn starts_over_for_the_next_object() {
     let mut walk = Walk::new(b"model");
     let mut marks = 0;
-    for piece in [&b"{\"response\":{\"x"[..], b"{\"model\":1}", b"nonsense", b"{\"model\":2}"] {
+    for piece in [
+        &b"{\"response\":{\"x"[..],
+        b"{\"model\":1}",
+        b"nonsense",
+        b"{\"model\":2}",
+    ] {
         walk.reset();
         walk.feed(piece, |_| marks += 1);
     }

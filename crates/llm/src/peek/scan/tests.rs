@@ -59,7 +59,10 @@ fn crosses_deep_nesting_without_recursion() {
     let mut bytes = vec![b'['; 1 << 20];
     bytes.resize(1 << 21, b']');
     for scanner in [Scanner::detect(), Scanner::scalar()] {
-        assert_eq!(scanner.skip_nested(&mut Nest::default(), &bytes), Skipped::End(1 << 21));
+        assert_eq!(
+            scanner.skip_nested(&mut Nest::default(), &bytes),
+            Skipped::End(1 << 21)
+        );
     }
 }
 
