@@ -73,105 +73,106 @@ fn reads_limits_of_every_name() {
     }
 }
 
+const REFUSED: [(&str, PeekError, &str); 15] = [
+    ("", PeekError::NotObject { at: 0 }, "body_not_object"),
+    ("[1]", PeekError::NotObject { at: 0 }, "body_not_object"),
+    (
+        "\u{feff}{}",
+        PeekError::NotObject { at: 0 },
+        "body_not_object",
+    ),
+    (
+        r#"{"model":"a","messages":[{"role":"user""#,
+        PeekError::Truncated { at: 39 },
+        "body_truncated",
+    ),
+    (
+        r#"{"model":"a"} {"model":"b"}"#,
+        PeekError::NotJson { at: 14 },
+        "body_not_json",
+    ),
+    (
+        r#"{"model":"a",}"#,
+        PeekError::NotJson { at: 13 },
+        "body_not_json",
+    ),
+    (
+        r#"{"model":7}"#,
+        PeekError::NotString {
+            key: "model",
+            at: 9,
+        },
+        "not_a_string",
+    ),
+    (
+        r#"{"model":null}"#,
+        PeekError::NotString {
+            key: "model",
+            at: 9,
+        },
+        "not_a_string",
+    ),
+    (
+        "{\"model\":\"a\nb\"}",
+        PeekError::NotString {
+            key: "model",
+            at: 9,
+        },
+        "not_a_string",
+    ),
+    (
+        r#"{"model":"\ud800"}"#,
+        PeekError::NotString {
+            key: "model",
+            at: 9,
+        },
+        "not_a_string",
+    ),
+    (
+        r#"{"cache_salt":[]}"#,
+        PeekError::NotString {
+            key: "cache_salt",
+            at: 14,
+        },
+        "not_a_string",
+    ),
+    (
+        r#"{"model":"a","model":"a"}"#,
+        PeekError::DuplicateKey {
+            key: "model",
+            at: 14,
+        },
+        "duplicate_key",
+    ),
+    (
+        r#"{"tools":[],"a":1,"tools":[]}"#,
+        PeekError::DuplicateKey {
+            key: "tools",
+            at: 19,
+        },
+        "duplicate_key",
+    ),
+    (
+        r#"{"mod\u0065l":"a"}"#,
+        PeekError::EscapedKey {
+            key: "model",
+            at: 2,
+        },
+        "escaped_key",
+    ),
+    (
+        r#"{"\u0073tream":true}"#,
+        PeekError::EscapedKey {
+            key: "stream",
+            at: 2,
+        },
+        "escaped_key",
+    ),
+];
+
 #[test]
 fn refuses_what_engines_may_read_otherwise() {
-    let cases = [
-        ("", PeekError::NotObject { at: 0 }, "body_not_object"),
-        ("[1]", PeekError::NotObject { at: 0 }, "body_not_object"),
-        (
-            "\u{feff}{}",
-            PeekError::NotObject { at: 0 },
-            "body_not_object",
-        ),
-        (
-            r#"{"model":"a","messages":[{"role":"user""#,
-            PeekError::Truncated { at: 39 },
-            "body_truncated",
-        ),
-        (
-            r#"{"model":"a"} {"model":"b"}"#,
-            PeekError::NotJson { at: 14 },
-            "body_not_json",
-        ),
-        (
-            r#"{"model":"a",}"#,
-            PeekError::NotJson { at: 13 },
-            "body_not_json",
-        ),
-        (
-            r#"{"model":7}"#,
-            PeekError::NotString {
-                key: "model",
-                at: 9,
-            },
-            "not_a_string",
-        ),
-        (
-            r#"{"model":null}"#,
-            PeekError::NotString {
-                key: "model",
-                at: 9,
-            },
-            "not_a_string",
-        ),
-        (
-            "{\"model\":\"a\nb\"}",
-            PeekError::NotString {
-                key: "model",
-                at: 9,
-            },
-            "not_a_string",
-        ),
-        (
-            r#"{"model":"\ud800"}"#,
-            PeekError::NotString {
-                key: "model",
-                at: 9,
-            },
-            "not_a_string",
-        ),
-        (
-            r#"{"cache_salt":[]}"#,
-            PeekError::NotString {
-                key: "cache_salt",
-                at: 14,
-            },
-            "not_a_string",
-        ),
-        (
-            r#"{"model":"a","model":"a"}"#,
-            PeekError::DuplicateKey {
-                key: "model",
-                at: 14,
-            },
-            "duplicate_key",
-        ),
-        (
-            r#"{"tools":[],"a":1,"tools":[]}"#,
-            PeekError::DuplicateKey {
-                key: "tools",
-                at: 19,
-            },
-            "duplicate_key",
-        ),
-        (
-            r#"{"mod\u0065l":"a"}"#,
-            PeekError::EscapedKey {
-                key: "model",
-                at: 2,
-            },
-            "escaped_key",
-        ),
-        (
-            r#"{"\u0073tream":true}"#,
-            PeekError::EscapedKey {
-                key: "stream",
-                at: 2,
-            },
-            "escaped_key",
-        ),
-    ];
-    for (body, expected, code) in cases {
+    for (body, expected, code) in REFUSED {
         let error = peek(body.as_bytes(), CHAT).unwrap_err();
         assert_eq!(error, expected, "{body}");
         assert_eq!(error.code(), code, "{body}");

@@ -72,109 +72,113 @@ fn tells_opening_content_and_error_apart() {
     }
 }
 
+const fn error(status: u16) -> Ended {
+    Ended::Cut(CutCause::Error { status })
+}
+
+const ENDINGS: [(Api, &str, Ended); 25] = [
+    (CHAT, "data: [DONE]", Ended::Done),
+    (CHAT, "data:[DONE]", Ended::Done),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{"content":"[DONE]"}}]}"#,
+        Ended::Open,
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+        Ended::Open,
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{}, "finish_reason": "abort"}]}"#,
+        Ended::Cut(CutCause::Abort),
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"finish_reason":null},{"finish_reason":"abort"}]}"#,
+        Ended::Cut(CutCause::Abort),
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{"finish_reason":"abort"}}]}"#,
+        Ended::Open,
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{"content":"\"finish_reason\":\"abort\""}}]}"#,
+        Ended::Open,
+    ),
+    (
+        CHAT,
+        r#"data: {"choices":[{"delta":{"content":"{\"error\":{}}"}}],"x":{"error":1}}"#,
+        Ended::Open,
+    ),
+    (CHAT, r#"data: {"choices":[],"error":null}"#, Ended::Open),
+    (
+        CHAT,
+        r#"data: {"error": {"message": "x", "code": 500}}"#,
+        error(500),
+    ),
+    (CHAT, r#"data: {"error":"Unauthorized"}"#, error(500)),
+    (
+        CHAT,
+        r#"data: {"error":{"type":"NotFoundError"}}"#,
+        error(404),
+    ),
+    (CHAT, r#"data: {"error":{"code":"429"}}"#, error(429)),
+    (CHAT, r#"data: {"error":{"code":200}}"#, error(500)),
+    (
+        CHAT,
+        r#"data: {"object":"error","message":"too long","type":"BadRequestError","code":400}"#,
+        error(400),
+    ),
+    (CHAT, "event: error\ndata: {\"code\":502}", error(502)),
+    (
+        Api::Responses,
+        "event: response.completed\ndata: {}",
+        Ended::Done,
+    ),
+    (
+        Api::Responses,
+        r#"data: {"type":"response.incomplete"}"#,
+        Ended::Done,
+    ),
+    (
+        Api::Responses,
+        r#"data: {"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded"}}}"#,
+        error(429),
+    ),
+    (
+        Api::Responses,
+        r#"data: {"error":{"code":400}}"#,
+        error(400),
+    ),
+    (
+        Api::Responses,
+        "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\"}",
+        error(500),
+    ),
+    (
+        Api::Messages,
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}",
+        Ended::Done,
+    ),
+    (
+        Api::Messages,
+        r#"data: {"type":"error","error":{"type":"overloaded_error"}}"#,
+        error(529),
+    ),
+    (
+        Api::Messages,
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}",
+        error(500),
+    ),
+];
+
 #[test]
 fn tells_how_a_stream_ended() {
-    let error = |status| Ended::Cut(CutCause::Error { status });
-    let cases: [(Api, &str, Ended); 25] = [
-        (CHAT, "data: [DONE]", Ended::Done),
-        (CHAT, "data:[DONE]", Ended::Done),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{"content":"[DONE]"}}]}"#,
-            Ended::Open,
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
-            Ended::Open,
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{}, "finish_reason": "abort"}]}"#,
-            Ended::Cut(CutCause::Abort),
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"finish_reason":null},{"finish_reason":"abort"}]}"#,
-            Ended::Cut(CutCause::Abort),
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{"finish_reason":"abort"}}]}"#,
-            Ended::Open,
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{"content":"\"finish_reason\":\"abort\""}}]}"#,
-            Ended::Open,
-        ),
-        (
-            CHAT,
-            r#"data: {"choices":[{"delta":{"content":"{\"error\":{}}"}}],"x":{"error":1}}"#,
-            Ended::Open,
-        ),
-        (CHAT, r#"data: {"choices":[],"error":null}"#, Ended::Open),
-        (
-            CHAT,
-            r#"data: {"error": {"message": "x", "code": 500}}"#,
-            error(500),
-        ),
-        (CHAT, r#"data: {"error":"Unauthorized"}"#, error(500)),
-        (
-            CHAT,
-            r#"data: {"error":{"type":"NotFoundError"}}"#,
-            error(404),
-        ),
-        (CHAT, r#"data: {"error":{"code":"429"}}"#, error(429)),
-        (CHAT, r#"data: {"error":{"code":200}}"#, error(500)),
-        (
-            CHAT,
-            r#"data: {"object":"error","message":"too long","type":"BadRequestError","code":400}"#,
-            error(400),
-        ),
-        (CHAT, "event: error\ndata: {\"code\":502}", error(502)),
-        (
-            Api::Responses,
-            "event: response.completed\ndata: {}",
-            Ended::Done,
-        ),
-        (
-            Api::Responses,
-            r#"data: {"type":"response.incomplete"}"#,
-            Ended::Done,
-        ),
-        (
-            Api::Responses,
-            r#"data: {"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded"}}}"#,
-            error(429),
-        ),
-        (
-            Api::Responses,
-            r#"data: {"error":{"code":400}}"#,
-            error(400),
-        ),
-        (
-            Api::Responses,
-            "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\"}",
-            error(500),
-        ),
-        (
-            Api::Messages,
-            "event: message_stop\ndata: {\"type\":\"message_stop\"}",
-            Ended::Done,
-        ),
-        (
-            Api::Messages,
-            r#"data: {"type":"error","error":{"type":"overloaded_error"}}"#,
-            error(529),
-        ),
-        (
-            Api::Messages,
-            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}",
-            error(500),
-        ),
-    ];
-    for (api, event, expected) in cases {
+    for (api, event, expected) in ENDINGS {
         assert_eq!(scan(api, &[event]).ended(), expected, "{event}");
     }
 }
