@@ -288,7 +288,7 @@ fn remember(
         decision: x.decision,
         id: x.id.clone(),
         unix_ms: clock::unix_millis(started),
-        pool: pool.name().to_owned(),
+        pool: pool.name().clone(),
         model: x.model.clone(),
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),

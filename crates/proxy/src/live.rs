@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
 use picker::{PoolSpec, Profile};
+use rustc_hash::FxBuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,8 +74,8 @@ pub struct Live {
     /// What it was made of.
     pub snapshot: Arc<Snapshot>,
     binds: Vec<Served>,
-    pools: IndexMap<ObjectName, Arc<Pool>>,
-    services: IndexMap<ServicePort, Arc<Pool>>,
+    pools: IndexMap<ObjectName, Arc<Pool>, FxBuildHasher>,
+    services: IndexMap<ServicePort, Arc<Pool>, FxBuildHasher>,
     _alive: Alive,
 }
 
@@ -118,7 +119,7 @@ impl Live {
     pub(crate) fn model_names(&self) -> Vec<(String, String)> {
         let mut names: Vec<(String, String)> = Vec::new();
         for pool in self.pools.values() {
-            names.extend(pool.model_names().into_iter().map(|name| (name, pool.name().to_owned())));
+            names.extend(pool.model_names().into_iter().map(|name| (name, pool.name().to_string())));
         }
         names.sort();
         names.dedup_by(|a, b| a.0 == b.0);
@@ -178,8 +179,8 @@ impl Proxy {
             version: 0,
             snapshot: Arc::new(Snapshot::empty()),
             binds: Vec::new(),
-            pools: IndexMap::new(),
-            services: IndexMap::new(),
+            pools: IndexMap::default(),
+            services: IndexMap::default(),
             _alive: Alive::new(&alive),
         };
         let shared = Arc::new(Shared {

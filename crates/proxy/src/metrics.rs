@@ -161,7 +161,7 @@ impl WorkerMetrics {
     }
 
     fn series(&self, exchange: &Exchange) -> Arc<Series> {
-        let pool = exchange.pool.as_ref().map_or("", |pool| pool.name());
+        let pool = exchange.pool.as_ref().map_or("", |pool| &**pool.name());
         let model = match &exchange.pool {
             Some(pool) if pool.knows_model(&exchange.model) => exchange.model.as_str(),
             _ if exchange.model.is_empty() => "",

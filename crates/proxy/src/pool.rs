@@ -35,7 +35,7 @@ pub(crate) struct Endpoint {
     /// Unique in this process, never reused: the key of idle connections.
     pub(crate) uid: u64,
     pub(crate) id: EndpointId,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) announced: models::Announced,
     /// Cancelled when the member leaves: ends its telemetry.
@@ -56,7 +56,7 @@ pub struct Resolved {
 /// A pool of endpoints.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    name: String,
+    name: Arc<str>,
     /// An InferencePool, as opposed to a Service.
     pub(crate) inference: bool,
     state: Mutex<picker::Pool>,
@@ -80,7 +80,7 @@ pub(crate) enum Step {
 impl Pool {
     pub(crate) fn new(spec: PoolSpec, inference: bool, seed: u64, decisions: Arc<Decisions>) -> Self {
         Self {
-            name: spec.name.clone(),
+            name: spec.name.as_str().into(),
             inference,
             state: Mutex::new(picker::Pool::new(spec.clone(), seed)),
             prefixes: RwLock::new(PrefixIndex::new(MOST_PREFIX_BLOCKS)),
@@ -93,7 +93,7 @@ impl Pool {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -128,7 +128,7 @@ impl Pool {
             let endpoint = Arc::new(Endpoint {
                 uid: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
                 id,
-                name: member.name.clone(),
+                name: member.name.as_str().into(),
                 address: member.address,
                 announced: models::Announced::default(),
                 stop: CancellationToken::new(),

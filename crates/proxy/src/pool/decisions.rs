@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use picker::Table;
 use serde::Serialize;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes kept for requests that went well.
 const MOST_BYTES: usize = 4 << 20;
@@ -24,13 +25,13 @@ pub struct Record {
     /// Milliseconds since the Unix epoch.
     pub unix_ms: i64,
     /// The pool that decided.
-    pub pool: String,
+    pub pool: Arc<str>,
     /// The model that the client asked for.
     pub model: String,
     /// Which try of the request this was, from 1.
     pub attempt: u32,
     /// The endpoint that was chosen, as people know it.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
     /// Status that the client got; 0 when this try was followed by another.
     pub status: u16,
     /// Why it failed, by the code of the failure table.
@@ -47,7 +48,7 @@ pub struct Record {
 
 impl Record {
     fn bytes(&self) -> usize {
-        let texts = self.id.len() + self.pool.len() + self.model.len() + self.endpoint.len();
+        let texts = self.id.len() + self.model.len();
         std::mem::size_of::<Self>() + texts + self.table.bytes()
     }
 }

@@ -56,7 +56,7 @@ impl Pool {
             })
             .collect();
         PoolView {
-            name: self.name().to_owned(),
+            name: self.name().to_string(),
             inference: self.inference,
             saturation,
             queued_requests,
