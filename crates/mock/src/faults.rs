@@ -11,9 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Everything that can go wrong.
+/// Everything that can go wrong; [`FAULTS`] says what each kind does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each kind is described once, in FAULTS")]
 pub enum FaultKind {
     Dead,
     Refuse,

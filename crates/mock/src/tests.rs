@@ -1,4 +1,5 @@
 //! The mock server over real sockets: API, cache, leaving clients. Faults are in `tests/faults`.
+//! Servers run 200 times as fast as their profile; waiting is asking again, never sleeping.
 
 mod faults;
 mod http;

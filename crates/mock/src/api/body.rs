@@ -1,4 +1,5 @@
 //! The body of an answer: whole, or pieces as they come; it tells the journal when it is out.
+//! Invariant: a request is complete in the journal only when all of its body was handed to hyper.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
 //! Refusals in the caller's dialect: vLLM's texts, OpenAI's or Anthropic's shape.
+//! Each constructor is one recorded refusal; the status decides Anthropic's error type.
 
 use http::Response;
 use http::header::{HeaderValue, RETRY_AFTER};

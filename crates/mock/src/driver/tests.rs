@@ -1,4 +1,5 @@
 //! The driver on a paused clock: the same token times as in the simulator, and leaving.
+//! Nothing here waits for real time: the clock moves when every task sleeps.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Each fault does what it says, by its own words; the list, the book and the admin calls.
+//! What a fault does is judged by the bytes and the end that a client sees.
 
 use serde_json::{Value, json};
 

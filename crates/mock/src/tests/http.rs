@@ -1,4 +1,5 @@
 //! A small HTTP/1.1 client that shows how an answer ended, and a server to ask.
+//! Written by hand on purpose: client libraries hide resets and half bodies.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
