@@ -1,4 +1,5 @@
 //! Behaviour of one engine: times, cache, preemption, adapters, and conservation of blocks.
+//! Expected times are computed by hand from the profiles' coefficients.
 
 use std::collections::BTreeMap;
 
