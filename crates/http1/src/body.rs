@@ -4,7 +4,7 @@
 //! framing is read strictly: plain hexadecimal sizes, both bytes of each line end, bounded
 //! extensions and trailers, no trailer that pretends to be framing (RFC 9112 section 7.1).
 
-use crate::kind::{Kind, is_token_byte};
+use crate::kind::{Kind, is_control, is_token_byte};
 use crate::refusal::{self, Refusal};
 use crate::{Framing, Limits};
 
@@ -217,10 +217,6 @@ fn size_step(size: u64, digits: u8, byte: u8) -> Result<State, Refusal> {
         size: size << 4 | u64::from(digit),
         digits: digits + 1,
     })
-}
-
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7F
 }
 
 #[cfg(test)]

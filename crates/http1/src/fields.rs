@@ -10,7 +10,7 @@ use core::fmt;
 use httparse::Header;
 
 use crate::Framing;
-use crate::kind::{Kind, is_token};
+use crate::kind::{Kind, is_control, is_token};
 use crate::reading::{Reading, connection_options};
 use crate::refusal::{self, Refusal};
 
@@ -321,12 +321,17 @@ pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 pub(crate) fn push_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    let start = out.len();
-    out.extend_from_slice(value);
-    for byte in out.iter_mut().skip(start) {
-        if (*byte < 0x20 && *byte != b'\t') || *byte == 0x7F {
-            *byte = b' ';
-        }
+    if value
+        .iter()
+        .fold(false, |any, byte| any | is_control(*byte))
+    {
+        out.extend(
+            value
+                .iter()
+                .map(|byte| if is_control(*byte) { b' ' } else { *byte }),
+        );
+    } else {
+        out.extend_from_slice(value);
     }
     out.extend_from_slice(b"\r\n");
 }

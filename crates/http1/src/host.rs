@@ -21,10 +21,16 @@ pub(crate) fn host_length(value: &[u8]) -> Option<usize> {
             end + 2
         }
         None => {
-            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            let end = value
+                .iter()
+                .position(|byte| *byte == b':')
+                .unwrap_or(value.len());
             let name = value.get(..end)?;
             let is_name = !name.is_empty() && name.len() <= 255;
-            (is_name && name.iter().all(|byte| is_host_byte(*byte))).then_some(end)?
+            let is_clean = name
+                .iter()
+                .fold(true, |all, byte| all & is_host_byte(*byte));
+            (is_name && is_clean).then_some(end)?
         }
     };
     match value.get(host_end..)? {
@@ -44,7 +50,7 @@ pub(crate) fn is_target_text(target: &[u8]) -> bool {
 }
 
 fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+    matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_')
 }
 
 fn is_port(digits: &[u8]) -> bool {

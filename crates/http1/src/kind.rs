@@ -26,29 +26,24 @@ impl Kind {
     #[inline]
     pub(crate) fn of(name: &[u8]) -> Kind {
         let first = name.first().map_or(0, |first| first | 0x20);
-        let (expected, kind): (&[u8], Kind) = match (name.len(), first) {
-            (2, b't') => (b"te", Kind::Hop),
-            (4, b'h') => (b"host", Kind::Host),
-            (6, b'e') => (b"expect", Kind::Expect),
-            (7, b't') => (b"trailer", Kind::Hop),
-            (7, b'u') => (b"upgrade", Kind::Upgrade),
-            (10, b'c') => (b"connection", Kind::Connection),
-            (10, b'k') => (b"keep-alive", Kind::Hop),
-            (12, b'c') => (b"content-type", Kind::Kept),
-            (13, b'a') => (b"authorization", Kind::Kept),
-            (14, b'c') => (b"content-length", Kind::ContentLength),
-            (14, b'h') => (b"http2-settings", Kind::Hop),
-            (16, b'c') => (b"content-encoding", Kind::Kept),
-            (16, b'p') => (b"proxy-connection", Kind::Hop),
-            (17, b't') => (b"transfer-encoding", Kind::TransferEncoding),
-            (18, b'p') => (b"proxy-authenticate", Kind::Hop),
-            (19, b'p') => (b"proxy-authorization", Kind::Hop),
-            _ => return Kind::Other,
-        };
-        if name.eq_ignore_ascii_case(expected) {
-            kind
-        } else {
-            Kind::Other
+        match (name.len(), first) {
+            (2, b't') if is_name(name, b"te") => Kind::Hop,
+            (4, b'h') if is_name(name, b"host") => Kind::Host,
+            (6, b'e') if is_name(name, b"expect") => Kind::Expect,
+            (7, b't') if is_name(name, b"trailer") => Kind::Hop,
+            (7, b'u') if is_name(name, b"upgrade") => Kind::Upgrade,
+            (10, b'c') if is_name(name, b"connection") => Kind::Connection,
+            (10, b'k') if is_name(name, b"keep-alive") => Kind::Hop,
+            (12, b'c') if is_name(name, b"content-type") => Kind::Kept,
+            (13, b'a') if is_name(name, b"authorization") => Kind::Kept,
+            (14, b'c') if is_name(name, b"content-length") => Kind::ContentLength,
+            (14, b'h') if is_name(name, b"http2-settings") => Kind::Hop,
+            (16, b'c') if is_name(name, b"content-encoding") => Kind::Kept,
+            (16, b'p') if is_name(name, b"proxy-connection") => Kind::Hop,
+            (17, b't') if is_name(name, b"transfer-encoding") => Kind::TransferEncoding,
+            (18, b'p') if is_name(name, b"proxy-authenticate") => Kind::Hop,
+            (19, b'p') if is_name(name, b"proxy-authorization") => Kind::Hop,
+            _ => Kind::Other,
         }
     }
 
@@ -59,11 +54,41 @@ impl Kind {
     }
 }
 
+/// Compares a token with a lower-case name: among tokens only letters differ in the bit of case.
+/// The length is known when this is compiled and there is no early exit, so it is a few
+/// instructions of vector code.
+#[inline]
+fn is_name<const LENGTH: usize>(name: &[u8], expected: &[u8; LENGTH]) -> bool {
+    let Ok(name) = <&[u8; LENGTH]>::try_from(name) else {
+        return false;
+    };
+    let difference = name
+        .iter()
+        .zip(expected)
+        .map(|(byte, expected)| (byte | 0x20) ^ expected);
+    difference.fold(0, |all, one| all | one) == 0
+}
+
 /// A character of a token (RFC 9110 section 5.6.2): methods and field names are made of them.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    matches!(
+        byte,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.'
+            | b'^'..=b'`' | b'|' | b'~'
+    )
 }
 
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+    !text.is_empty()
+        && text
+            .iter()
+            .fold(true, |all, byte| all & is_token_byte(*byte))
 }
+
+/// What may not stand in a value: it could end the line or confuse a reader.
+pub(crate) fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7F
+}
+
+#[cfg(test)]
+mod tests;
