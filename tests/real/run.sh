@@ -12,13 +12,16 @@ target=${CARGO_TARGET_DIR:-$here/../../target}
 
 find_penstock() {
   local candidate
-  for candidate in ${PENSTOCK:+"$PENSTOCK"} "$target/release/penstock" "$target/debug/penstock"; do
+  local candidates=("$target/release/penstock" "$target/debug/penstock")
+  # A binary that was named is the one to check, never another in its place.
+  [ -z "${PENSTOCK:-}" ] || candidates=("$PENSTOCK")
+  for candidate in "${candidates[@]}"; do
     if [ -x "$candidate" ]; then
       realpath "$candidate"
       return
     fi
   done
-  echo "run.sh: no penstock binary; build it (cargo build --release) or name it in PENSTOCK" >&2
+  echo "run.sh: no binary at ${candidates[*]}; build it (cargo build --release) or name it in PENSTOCK" >&2
   return 1
 }
 
