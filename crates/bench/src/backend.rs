@@ -55,6 +55,8 @@ async fn accept(listener: TcpListener, answers: Rc<Answers>) -> anyhow::Result<(
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
                 stream.set_nodelay(true)?;
+                // No TIME_WAIT on either side: thousands of streams a run would use up the ports.
+                stream.set_zero_linger()?;
                 connections.spawn_local(converse(stream, Rc::clone(&answers)));
             }
             // A broken connection is the other side's business; it only has to be reaped.

@@ -49,6 +49,7 @@ pub(crate) async fn kib_per_stream(
 
 async fn idle_stream(target: SocketAddr, request: &[u8]) -> anyhow::Result<Connection> {
     let mut connection = Connection::open(target).await?;
+    connection.reset_on_close()?;
     connection.begin(request).await?;
     Ok(connection)
 }

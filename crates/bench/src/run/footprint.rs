@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::time::{Instant, sleep};
 
 use super::Bench;
@@ -32,7 +33,8 @@ pub(super) async fn idle_streams(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 async fn one_idle(bench: &Bench, proxy: Proxy) -> anyhow::Result<f64> {
     let mut running = proxy.start(&bench.place, None)?;
     running.ready().await?;
-    idle::kib_per_stream(running.address, running.pid(), bench.idle_streams).await
+    let kib = idle::kib_per_stream(running.address, running.pid(), bench.idle_streams).await;
+    kib.with_context(|| format!("idle streams, {}", proxy.name()))
 }
 
 /// What a process needs before it has done anything.

@@ -39,13 +39,13 @@ const WORKS: [Work; 3] = [
         measure: "instructions per request, 1 KiB",
         body_bytes: 1024,
         less: (500, 0),
-        more: (1500, 0),
+        more: (2500, 0),
     },
     Work {
         measure: "instructions per request, 32 KiB",
         body_bytes: 32 * 1024,
         less: (500, 0),
-        more: (1500, 0),
+        more: (2500, 0),
     },
     Work {
         measure: "instructions per SSE chunk",
