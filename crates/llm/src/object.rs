@@ -62,7 +62,7 @@ impl<'a> Members<'a> {
     ///
     /// # Errors
     /// At the first byte that cannot stand there; the walk is over then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Member>, Malformed> {
         let state = core::mem::replace(&mut self.state, State::Over);
         match (self.bytes.get(self.at), state) {
@@ -78,7 +78,7 @@ impl<'a> Members<'a> {
         Ok(Some(member))
     }
 
-    #[inline]
+    #[inline(always)]
     fn member(&self) -> Result<Member, Malformed> {
         let bytes = self.bytes;
         if bytes.get(self.at) != Some(&b'"') {
@@ -97,7 +97,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn value_end(&self, from: usize) -> Result<usize, Malformed> {
         let bytes = self.bytes;
         match bytes.get(from) {
@@ -157,10 +157,9 @@ fn skip_space(bytes: &[u8], from: usize) -> usize {
 #[inline]
 fn literal_end(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
-    while bytes
-        .get(at)
-        .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
-    {
+    while bytes.get(at).is_some_and(
+        |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'-' | b'.'),
+    ) {
         at += 1;
     }
     at

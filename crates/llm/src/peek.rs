@@ -162,28 +162,23 @@ fn slice<'a>(body: &'a [u8], span: &Span) -> Option<&'a [u8]> {
     body.get(span.start as usize..span.end as usize)
 }
 
-/// Keys that decide about routing: unique and plainly spelt.
-const ROUTED: [&str; 13] = [
-    "model",
-    "stream",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "stream_options",
-    "cache_salt",
-    "messages",
-    "prompt",
-    "input",
-    "system",
-    "instructions",
-    "tools",
-];
-
-const MODEL: usize = 0;
-const STREAM: usize = 1;
-const LIMITS: core::ops::Range<usize> = 2..5;
-const STREAM_OPTIONS: usize = 5;
-const CACHE_SALT: usize = 6;
+/// A key that decides about routing: unique and plainly spelt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Model,
+    Stream,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    StreamOptions,
+    CacheSalt,
+    Messages,
+    Prompt,
+    Input,
+    System,
+    Instructions,
+    Tools,
+}
 
 /// The longest routed key, spelt with `\uXXXX` throughout.
 const LONGEST_ESCAPED: usize = 21 * 6;
@@ -232,7 +227,7 @@ struct Reading<'a> {
     body: &'a [u8],
     api: Api,
     peek: Peek,
-    /// One bit per entry of `ROUTED`.
+    /// One bit per `Key`.
     seen: u16,
     /// `max_tokens`, `max_completion_tokens`, `max_output_tokens`.
     limits: [Option<u32>; 3],
@@ -241,40 +236,50 @@ struct Reading<'a> {
 impl Reading<'_> {
     #[inline]
     fn take(&mut self, member: &Member) -> Result<(), PeekError> {
-        let key = self.body.get(member.key.clone()).unwrap_or_default();
+        let spelt = self.body.get(member.key.clone()).unwrap_or_default();
         let at = member.key.start;
-        let Some(routed) = routed(key) else {
-            return match hidden_key(key) {
-                Some(key) => Err(PeekError::EscapedKey { key, at }),
+        let Some(key) = Key::of(spelt) else {
+            return match hidden_key(spelt) {
+                Some(key) => Err(PeekError::EscapedKey {
+                    key: key.name(),
+                    at,
+                }),
                 None => Ok(()),
             };
         };
-        if self.seen & (1 << routed) != 0 {
-            let key = ROUTED.get(routed).copied().unwrap_or_default();
-            return Err(PeekError::DuplicateKey { key, at });
+        let bit = 1 << key as u16;
+        if self.seen & bit != 0 {
+            return Err(PeekError::DuplicateKey {
+                key: key.name(),
+                at,
+            });
         }
-        self.seen |= 1 << routed;
-        self.value(routed, member)
+        self.seen |= bit;
+        self.value(key, member)
     }
 
     #[inline]
-    fn value(&mut self, routed: usize, member: &Member) -> Result<(), PeekError> {
+    fn value(&mut self, key: Key, member: &Member) -> Result<(), PeekError> {
         let value = self.body.get(member.value.clone()).unwrap_or_default();
-        match routed {
-            MODEL => self.peek.model = Some(self.string("model", member)?),
-            STREAM => self.peek.stream = value == b"true",
-            // Null is the field's absence (pydantic's default).
-            CACHE_SALT if value == b"null" => {}
-            CACHE_SALT => self.peek.cache_salt = Some(self.string("cache_salt", member)?),
-            STREAM_OPTIONS => {
+        let [tokens, completion_tokens, output_tokens] = &mut self.limits;
+        match key {
+            Key::Model => self.peek.model = Some(self.string("model", member)?),
+            Key::Stream => self.peek.stream = value == b"true",
+            Key::MaxTokens => *tokens = object::integer(value),
+            Key::MaxCompletionTokens => *completion_tokens = object::integer(value),
+            Key::MaxOutputTokens => *output_tokens = object::integer(value),
+            Key::StreamOptions => {
                 self.peek.include_usage = object::find(value, b"include_usage") == Some(b"true");
             }
-            _ if LIMITS.contains(&routed) => {
-                if let Some(limit) = self.limits.get_mut(routed - LIMITS.start) {
-                    *limit = object::integer(value);
-                }
-            }
-            _ => self.prompt(routed, member),
+            // Null is the field's absence (pydantic's default).
+            Key::CacheSalt if value == b"null" => {}
+            Key::CacheSalt => self.peek.cache_salt = Some(self.string("cache_salt", member)?),
+            Key::Messages
+            | Key::Prompt
+            | Key::Input
+            | Key::System
+            | Key::Instructions
+            | Key::Tools => self.prompt(key, member),
         }
         Ok(())
     }
@@ -282,24 +287,63 @@ impl Reading<'_> {
     fn string(&self, key: &'static str, member: &Member) -> Result<Span, PeekError> {
         let at = member.value.start;
         let value = self.body.get(member.value.clone()).unwrap_or_default();
-        let text = object::string(value).filter(|raw| text::unescape(raw).is_some());
-        text.ok_or(PeekError::NotString { key, at })?;
-        Ok(span(at + 1, member.value.end - 1))
+        match object::string(value) {
+            Some(raw) if text::is_valid(raw) => Ok(span(at + 1, member.value.end - 1)),
+            _ => Err(PeekError::NotString { key, at }),
+        }
     }
 
     #[inline]
-    fn prompt(&mut self, routed: usize, member: &Member) {
-        let key = ROUTED.get(routed).copied().unwrap_or_default();
+    fn prompt(&mut self, key: Key, member: &Member) {
+        let [tools, system, text] = &mut self.peek.prompt;
         let slot = match (self.api, key) {
-            (Api::ChatCompletions | Api::Responses | Api::Messages, "tools") => 0,
-            (Api::Messages, "system") | (Api::Responses, "instructions") => 1,
-            (Api::ChatCompletions | Api::Messages, "messages")
-            | (Api::Completions, "prompt")
-            | (Api::Embeddings | Api::Responses, "input") => 2,
+            (Api::ChatCompletions | Api::Responses | Api::Messages, Key::Tools) => tools,
+            (Api::Messages, Key::System) | (Api::Responses, Key::Instructions) => system,
+            (Api::ChatCompletions | Api::Messages, Key::Messages)
+            | (Api::Completions, Key::Prompt)
+            | (Api::Embeddings | Api::Responses, Key::Input) => text,
             _ => return,
         };
-        if let Some(slot) = self.peek.prompt.get_mut(slot) {
-            *slot = Some(span(member.value.start, member.value.end));
+        *slot = Some(span(member.value.start, member.value.end));
+    }
+}
+
+impl Key {
+    #[inline]
+    fn of(spelt: &[u8]) -> Option<Self> {
+        Some(match spelt {
+            b"model" => Self::Model,
+            b"stream" => Self::Stream,
+            b"max_tokens" => Self::MaxTokens,
+            b"max_completion_tokens" => Self::MaxCompletionTokens,
+            b"max_output_tokens" => Self::MaxOutputTokens,
+            b"stream_options" => Self::StreamOptions,
+            b"cache_salt" => Self::CacheSalt,
+            b"messages" => Self::Messages,
+            b"prompt" => Self::Prompt,
+            b"input" => Self::Input,
+            b"system" => Self::System,
+            b"instructions" => Self::Instructions,
+            b"tools" => Self::Tools,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Stream => "stream",
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::MaxOutputTokens => "max_output_tokens",
+            Self::StreamOptions => "stream_options",
+            Self::CacheSalt => "cache_salt",
+            Self::Messages => "messages",
+            Self::Prompt => "prompt",
+            Self::Input => "input",
+            Self::System => "system",
+            Self::Instructions => "instructions",
+            Self::Tools => "tools",
         }
     }
 }
@@ -309,19 +353,13 @@ fn span(start: usize, end: usize) -> Span {
     start as u32..end as u32
 }
 
-#[inline]
-fn routed(key: &[u8]) -> Option<usize> {
-    ROUTED.iter().position(|routed| routed.as_bytes() == key)
-}
-
 /// The routed key that an escaped spelling stands for.
 #[inline]
-fn hidden_key(key: &[u8]) -> Option<&'static str> {
-    if key.len() > LONGEST_ESCAPED || !key.contains(&b'\\') {
+fn hidden_key(spelt: &[u8]) -> Option<Key> {
+    if spelt.len() > LONGEST_ESCAPED || !spelt.contains(&b'\\') {
         return None;
     }
-    let plain = text::unescape(key)?;
-    ROUTED.into_iter().find(|routed| *routed == plain)
+    Key::of(text::unescape(spelt)?.as_bytes())
 }
 
 #[cfg(test)]

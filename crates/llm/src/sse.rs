@@ -69,15 +69,23 @@ impl SseScan {
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) {
         // Everything before `taken` belongs to earlier events, or is counted in `length`.
         let mut taken = 0;
-        if core::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
+        if self.after_cr && bytes.first() == Some(&b'\n') {
             taken = 1;
             if self.length > 0 {
                 self.append(b"\n");
                 self.fields.line = self.length;
             }
         }
+        self.after_cr &= bytes.is_empty();
         let mut at = taken;
-        while let Some(line_end) = line_end(bytes, at) {
+        loop {
+            if self.length == 0 && at == taken {
+                taken = self.plain_events(bytes, at, &mut on);
+                at = taken;
+            }
+            let Some(line_end) = line_end(bytes, at) else {
+                break;
+            };
             let after = line_end + 1;
             let mut next = after;
             if bytes.get(line_end) == Some(&b'\r') {
@@ -106,6 +114,34 @@ impl SseScan {
         if !rest.is_empty() {
             self.append(rest);
         }
+    }
+
+    /// Passes over events of the usual form, one `data` line and LFs, that lie in the piece whole.
+    /// They mean the same to the general code, at three times the cost. Returns where they end.
+    #[inline]
+    fn plain_events(&mut self, bytes: &[u8], at: usize, on: &mut impl FnMut(Event<'_>)) -> usize {
+        let mut at = at;
+        while let Some(line) = bytes
+            .get(at..)
+            .and_then(|rest| rest.strip_prefix(b"data: "))
+        {
+            let Some(length) = memchr::memchr2(b'\n', b'\r', line) else {
+                break;
+            };
+            let (data, rest) = line.split_at(length);
+            if !rest.starts_with(b"\n\n") || length > WINDOW_BYTES - b"data: \n\n".len() {
+                break;
+            }
+            at += b"data: \n\n".len() + length;
+            self.fields.after_first_line = true;
+            on(Event {
+                name: &[],
+                data,
+                end: at,
+                oversized: false,
+            });
+        }
+        at
     }
 
     /// Ends the event at `end`; `direct` are its bytes when nothing is held.

@@ -5,6 +5,12 @@
 
 use std::borrow::Cow;
 
+/// Whether the raw bytes between two quotes are valid JSON text.
+pub(crate) fn is_valid(raw: &[u8]) -> bool {
+    let is_plain = |byte: &u8| matches!(byte, 0x20..0x7F) && *byte != b'\\';
+    raw.iter().all(is_plain) || unescape(raw).is_some()
+}
+
 /// What the raw bytes between two quotes say.
 pub(crate) fn unescape(raw: &[u8]) -> Option<Cow<'_, str>> {
     if raw.iter().any(|byte| *byte < 0x20) {

@@ -6,6 +6,22 @@ use serde_json::value::RawValue;
 
 const CHAT: Api = Api::ChatCompletions;
 
+const ROUTED: [&str; 13] = [
+    "model",
+    "stream",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "stream_options",
+    "cache_salt",
+    "messages",
+    "prompt",
+    "input",
+    "system",
+    "instructions",
+    "tools",
+];
+
 fn text<'a>(body: &'a str, span: &Option<Span>) -> Option<&'a str> {
     span.as_ref()
         .map(|span| &body[span.start as usize..span.end as usize])

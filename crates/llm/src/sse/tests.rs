@@ -70,6 +70,14 @@ fn follows_the_rules_for_event_streams() {
 }
 
 #[test]
+fn bears_empty_pieces() {
+    assert_eq!(
+        scan(b"data: a\r\n\r\n", &[8, 8]),
+        scan(b"data: a\r\n\r\n", &[])
+    );
+}
+
+#[test]
 fn reports_long_events_without_their_data() {
     for (length, oversized) in [(WINDOW_BYTES - 17, false), (WINDOW_BYTES - 16, true)] {
         let long = format!("event: e\ndata: {}\n\n", "x".repeat(length));

@@ -10,21 +10,6 @@ use crate::errors::anthropic_status;
 use crate::object::{self, Members, elements, find, integer, string};
 use crate::peek::scan::Scanner;
 use crate::sse::Event;
-use memchr::memmem::Finder;
-use std::sync::LazyLock;
-
-/// Searchers that are costly to build, built once.
-struct Finders {
-    usage: Finder<'static>,
-    error: Finder<'static>,
-    finish: Finder<'static>,
-}
-
-static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
-    usage: Finder::new(b"\"usage\""),
-    error: Finder::new(b"\"error\""),
-    finish: Finder::new(b"\"finish_reason\""),
-});
 
 impl Reading {
     /// Takes one event of a stream that has not ended.
@@ -50,15 +35,8 @@ impl Reading {
     /// A chunk of the chat or completions API.
     #[inline]
     fn chunk(&mut self, event: &Event<'_>, seen: &mut Seen) {
-        let data = event.data;
-        let finders = &*FINDERS;
-        let opening = !matches!(self.first, Some(FirstEvent::Content));
-        // A finish reason or a usage is null in most chunks of some engines.
-        if opening
-            || holds_value(&finders.finish, data)
-            || holds_value(&finders.usage, data)
-            || finders.error.find(data).is_some()
-        {
+        let opening = self.first != Some(FirstEvent::Content);
+        if opening || is_telling(event.data) {
             self.telling_chunk(event, seen);
         } else {
             self.content(seen);
@@ -172,17 +150,18 @@ fn type_of<'a>(event: &Event<'a>) -> &'a [u8] {
     }
 }
 
-/// Whether the searched key occurs with a value other than null.
+/// Whether a chunk must be looked into: it may hold an error, a usage or a finish reason. Most
+/// hold the latter two as null. A key's quotes are bare, so generated text seldom matches.
 #[inline]
-fn holds_value(finder: &Finder<'_>, data: &[u8]) -> bool {
-    let mut rest = data;
-    while let Some(at) = finder.find(rest) {
-        rest = rest.get(at + finder.needle().len()..).unwrap_or_default();
-        if !matches!(rest, [b':', b'n', ..] | [b':', b' ', b'n', ..]) {
-            return true;
-        }
-    }
-    false
+fn is_telling(data: &[u8]) -> bool {
+    Scanner::detect().any_quoted(data, *b"uef", |rest| {
+        let value = match rest.first() {
+            Some(b'u') => rest.strip_prefix(b"usage\""),
+            Some(b'f') => rest.strip_prefix(b"finish_reason\""),
+            _ => return rest.starts_with(b"error\""),
+        };
+        value.is_some_and(|value| !matches!(value, [b':', b'n', ..] | [b':', b' ', b'n', ..]))
+    })
 }
 
 /// The members of a chunk that matter.

@@ -81,6 +81,25 @@ proptest! {
     }
 
     #[test]
+    fn quoted_letters_agree(bytes in "[\"uefx]{0,120}", stop in 0usize..20) {
+        let found = |scanner: Scanner| {
+            let mut all = Vec::new();
+            let stopped = scanner.any_quoted(bytes.as_bytes(), *b"uef", |rest| {
+                all.push(bytes.len() - rest.len());
+                all.len() > stop
+            });
+            (stopped, all)
+        };
+        let expected: Vec<usize> = (1..bytes.len())
+            .filter(|at| bytes.as_bytes()[at - 1] == b'"' && b"uef".contains(&bytes.as_bytes()[*at]))
+            .take(stop + 1)
+            .collect();
+        let expected = (expected.len() > stop, expected);
+        prop_assert_eq!(&found(Scanner::detect()), &expected);
+        prop_assert_eq!(&found(Scanner::scalar()), &expected);
+    }
+
+    #[test]
     fn string_ends_agree(bytes in jsonish(), from in 0usize..80) {
         let expected = string_scalar(&bytes, from);
         prop_assert_eq!(Scanner::detect().string_end(&bytes, from), expected);
