@@ -75,10 +75,8 @@ impl Pool {
             };
         }
         if let Some(member) = self.members.get_mut(slot as usize) {
-            let (key, name) = (spec.key.clone(), spec.name.as_str().into());
             *member = Member {
-                key,
-                name,
+                name: spec.name.as_str().into(),
                 ..Member::default()
             };
         }
