@@ -11,4 +11,4 @@ pub struct Target {
 
 /// All names of a pool.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct ModelTable;
+pub struct ModelTable {}
