@@ -64,7 +64,7 @@ pub struct Origin {
 }
 
 /// One object and where it was written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// The typed object.
     pub resource: Resource,
@@ -308,7 +308,7 @@ fn store<T: PartialEq>(
     origin: Option<Origin>,
 ) {
     if let Some(entry) = store.get_mut(&name)
-        && entry.object == object
+        && is_same(&entry.object, &object)
     {
         entry.origin = origin;
         return;
@@ -327,7 +327,7 @@ fn store<T: PartialEq>(
 fn adopt<T: PartialEq>(store: &mut Store<T>, versions: &mut u64, earlier: &Store<T>) {
     for (name, entry) in store {
         match earlier.get(name) {
-            Some(known) if known.object == entry.object => {
+            Some(known) if is_same(&known.object, &entry.object) => {
                 entry.object = Arc::clone(&known.object);
                 entry.version = known.version;
             }
@@ -337,4 +337,8 @@ fn adopt<T: PartialEq>(store: &mut Store<T>, versions: &mut u64, earlier: &Store
             }
         }
     }
+}
+
+fn is_same<T: PartialEq>(one: &Arc<T>, other: &Arc<T>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }

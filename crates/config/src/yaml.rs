@@ -25,7 +25,7 @@ pub const FILE_BYTES: usize = 16 << 20;
 pub const FILE_DOCUMENTS: usize = 10_000;
 
 /// What a file holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     /// The objects of all documents that are well-formed.
     pub objects: Vec<Object>,
