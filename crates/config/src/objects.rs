@@ -50,8 +50,9 @@ pub const POOL_GROUP_X: &str = "inference.networking.x-k8s.io";
 /// Group of our own kinds.
 pub const PENSTOCK_GROUP: &str = "penstock.dev";
 
-/// Where an object was written, with its document's text for finding fields in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where an object was written, with its document's text for finding fields in it. The text may
+/// hold secrets, so `Debug` leaves it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Path of the file as it was given.
     pub file: Arc<str>,
@@ -61,6 +62,12 @@ pub struct Origin {
     pub document: Arc<str>,
     /// Lines of the file before that text.
     pub lines_before: u32,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
 }
 
 /// One object and where it was written.

@@ -154,6 +154,11 @@ impl Document<'_> {
             return self.unknown_kind(api_version, kind, decoded);
         };
         match Resource::decode(known, self.text, typed()) {
+            Err(error) if known == Kind::Secret => {
+                let mut error = self.error(&error);
+                message::redact(&mut error);
+                decoded.errors.push(error);
+            }
             Err(error) => decoded.errors.push(self.error(&error)),
             Ok(resource) => {
                 let problems = validate::resource(&resource);

@@ -225,10 +225,7 @@ fn matched_models(rule: &RewriteRule) -> Result<Option<Vec<&str>>, &str> {
     })
 }
 
-fn oldest_first<'a, T>(
-    store: &'a Store<T>,
-    meta: impl Fn(&T) -> &Meta,
-) -> Vec<(&'a ObjectName, &'a T)> {
+fn oldest_first<T>(store: &Store<T>, meta: impl Fn(&T) -> &Meta) -> Vec<(&ObjectName, &T)> {
     let mut objects: Vec<(Age, &ObjectName, &T)> = store
         .iter()
         .map(|(name, entry)| (Age::of(meta(&entry.object)), name, &*entry.object))

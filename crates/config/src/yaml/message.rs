@@ -3,6 +3,7 @@
 use serde_saphyr::Error;
 
 use super::suggest::nearest;
+use crate::error::ConfigError;
 
 /// Line and column in the document, from 1; zeros if unknown.
 pub(super) fn place(error: &Error) -> (u32, u32) {
@@ -51,6 +52,18 @@ pub(super) fn of(error: &Error) -> (String, Option<String>) {
         Error::Unexpected { expected, .. } => (format!("expected {}", form(expected)), None),
         Error::InvalidScalar { ty, .. } => (format!("expected {}", form(ty)), None),
         other => (plain(&other.to_string()), None),
+    }
+}
+
+/// Takes values out of an error about a Secret; names of fields may stay.
+pub(super) fn redact(error: &mut ConfigError) {
+    let names_a_field = ["unknown field `", "field `"];
+    if !names_a_field
+        .iter()
+        .any(|start| error.message.starts_with(start))
+    {
+        error.message = "expected text in quotes (values of a Secret are not shown)".to_owned();
+        error.suggestion = None;
     }
 }
 

@@ -243,3 +243,27 @@ fn a_place_is_found_by_path() {
         assert_eq!(origin.place(path), place, "{path}");
     }
 }
+
+#[test]
+fn values_of_secrets_are_in_no_error_and_no_debug_text() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n";
+    for (data, errors) in [
+        (
+            "stringData: {password: 123456}\n",
+            vec![
+                "f.yaml:4:24: stringData.password: expected text in quotes (values of a Secret are \
+                 not shown)",
+            ],
+        ),
+        (
+            "strngData: {password: \"123456\"}\n",
+            vec!["f.yaml:4:1: strngData: unknown field `strngData`, did you mean `stringData`?"],
+        ),
+        ("stringData: {password: \"123456\"}\n", vec![]),
+    ] {
+        let text = format!("{secret}{data}");
+        check(&text, &errors);
+        let shown = format!("{:?}", decode("f.yaml", &text));
+        assert!(!shown.contains("123456"), "{shown}");
+    }
+}
