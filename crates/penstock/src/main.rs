@@ -1,3 +1,43 @@
-//! The `penstock` command.
+//! The `penstock` command: data plane, picker, practice servers and tools in one binary.
+//!
+//! Only this crate reads arguments and the environment, installs logging and ends the process.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
-fn main() {}
+mod admin;
+mod check;
+mod cli;
+mod discover;
+mod export;
+mod mock;
+mod run;
+mod why;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    logging(&cli.log);
+    let done = match cli.command {
+        cli::Command::Run(args) => run::run(args),
+        cli::Command::Mock(args) => mock::run(args),
+        cli::Command::Check(args) => check::run(&args),
+        cli::Command::Export(args) => export::run(&args),
+        cli::Command::Why(args) => why::run(&args),
+        cli::Command::Completions { shell } => cli::completions(shell),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("penstock: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Events go to standard error; the access log has its own writer.
+fn logging(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

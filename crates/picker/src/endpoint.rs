@@ -1,14 +1,104 @@
-//! Identity of an endpoint: a slot that is reused, and the generation that tells its users apart.
+//! One endpoint: who it is, what is booked on it, what it reported.
+//!
+//! The numbers that every choice reads are in [`Load`], kept apart from the rest, so that a look
+//! over a thousand members touches little memory. A member that was removed stays as a tombstone
+//! until its reservations have ended; only then is its slot used again, by the next generation.
 
+use crate::health::Health;
+use crate::micros::Micros;
+use crate::names::NameId;
+use crate::rates::Learnt;
+use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-/// Identity of one member of a pool, never used twice.
+/// An endpoint of a pool: stable while it is a member, never used again after.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 pub struct EndpointId {
-    /// Place in the pool's member list; reused after removal.
+    /// Place in the pool.
     pub slot: u32,
-    /// How many members had this slot before.
+    /// Which of the endpoints that had this place.
     pub generation: u32,
+}
+
+/// Whether a slot is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Presence {
+    /// Nobody's.
+    #[default]
+    Free,
+    /// A member of the pool.
+    Member,
+    /// Removed; its reservations have not all ended.
+    Tombstone,
+}
+
+/// The numbers of an endpoint that every choice reads. Sums over its reservations.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Load {
+    pub(crate) presence: Presence,
+    pub(crate) generation: u32,
+    /// Requests that have not ended.
+    pub(crate) in_flight: u32,
+    /// Of those, requests without a first token.
+    pub(crate) prefilling: u32,
+    /// Uncached tokens of those.
+    pub(crate) prefilling_tokens: u64,
+    /// KV tokens that the requests in flight are expected to fill.
+    pub(crate) kv_tokens: u64,
+    /// Since when the endpoint computes the first of those without a first token.
+    pub(crate) computing_since: Micros,
+    pub(crate) health: Health,
+    /// Requests of others in its queue, by the last report.
+    pub(crate) foreign_waiting: f32,
+    /// Requests of others that it computes, by the last report.
+    pub(crate) foreign_running: f32,
+    /// Seconds per token of prompt, as of the last choice that it was a candidate of.
+    pub(crate) token_seconds: f32,
+}
+
+impl Load {
+    /// Seconds of work, roughly: to choose who is looked at closely. `request_tokens` is what a
+    /// foreign request in the queue is taken for, `sequence_seconds` what a sequence costs.
+    pub(crate) fn rough_seconds(&self, request_tokens: f32, sequence_seconds: f32) -> f32 {
+        let tokens = self.prefilling_tokens as f32 + self.foreign_waiting * request_tokens;
+        let sequences = self.in_flight as f32 + self.foreign_running;
+        tokens * self.token_seconds + sequences * sequence_seconds
+    }
+
+    /// Uncached tokens still to compute at `now`: what was booked, less what the time since the
+    /// last sign of progress allows for, at most nine tenths of one mean request.
+    pub(crate) fn ahead_tokens(&self, now: Micros, token_seconds: f32) -> f32 {
+        let booked = self.prefilling_tokens as f32;
+        if self.prefilling == 0 {
+            return booked;
+        }
+        let progress = now.seconds_since(self.computing_since) / token_seconds.max(1e-9);
+        let one_request = booked / self.prefilling as f32;
+        booked - progress.min(0.9 * one_request)
+    }
+}
+
+/// An adapter that is believed to be loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoadedAdapter {
+    pub(crate) name: NameId,
+    pub(crate) used_at: Micros,
+}
+
+/// All else about an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Member {
+    pub(crate) name: Arc<str>,
+    pub(crate) learnt: Learnt,
+    pub(crate) telemetry: Telemetry,
+    /// Names that it announced; empty when it did not say.
+    pub(crate) announced: Vec<NameId>,
+    pub(crate) loaded: Vec<LoadedAdapter>,
+    /// Most adapters at a time, by reports.
+    pub(crate) max_adapters: Option<u32>,
+    /// What a load of an adapter costs here, in seconds.
+    pub(crate) load_seconds: Option<f32>,
 }

@@ -1,0 +1,268 @@
+//! Server-sent events from pieces of any size, by the WHATWG rules for event streams.
+//!
+//! Lines end with LF, CRLF or CR; a byte order mark at the start and comments are skipped; several
+//! `data` lines are joined; an event without data is none. An event that lies in one piece is seen
+//! in place, without a copy; only an incomplete one is kept, at most `WINDOW_BYTES`. A longer event
+//! is reported as `oversized`, without its data, the same however it was cut into pieces.
+//! Next: `stream.rs`, which says what the events mean.
+
+use core::ops::Range;
+
+/// The longest event that is looked into, in bytes, line ends included.
+pub const WINDOW_BYTES: usize = 64 * 1024;
+
+/// A kept buffer larger than this is given back after its event: most streams are idle.
+const RETAINED_BYTES: usize = 4096;
+
+/// One complete event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// Value of the last `event` line, empty when there was none.
+    pub name: &'a [u8],
+    /// The `data` lines, joined by LF; empty when `oversized`.
+    pub data: &'a [u8],
+    /// Offset in the piece just past the first byte of the blank line's end (so before the LF of a
+    /// CRLF: whatever is written there starts a new line).
+    pub end: usize,
+    /// The event is longer than the window.
+    pub oversized: bool,
+}
+
+/// The scanner's state between two pieces.
+#[derive(Debug, Default)]
+pub struct SseScan {
+    /// Bytes of the incomplete event from earlier pieces; empty when that outgrew the window.
+    held: Vec<u8>,
+    /// Length of the incomplete event in earlier pieces.
+    length: usize,
+    fields: Fields,
+    /// The name of an event that outgrew the window.
+    long_name: LongName,
+    after_cr: bool,
+}
+
+/// What the lines of the current event said so far. Offsets count from the event's start.
+#[derive(Debug, Default)]
+struct Fields {
+    /// Where the current line starts.
+    line: usize,
+    name: Range<usize>,
+    data: Range<usize>,
+    data_lines: usize,
+    after_first_line: bool,
+}
+
+#[derive(Debug)]
+struct LongName {
+    bytes: [u8; 40],
+    length: usize,
+}
+
+impl SseScan {
+    /// Whether no event is incomplete.
+    #[must_use]
+    pub fn at_event_border(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Reads the next piece and calls `on` for each event that it completes.
+    pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) {
+        // Everything before `taken` belongs to earlier events, or is counted in `length`.
+        let mut taken = 0;
+        if core::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
+            taken = 1;
+            if self.length > 0 {
+                self.append(b"\n");
+                self.fields.line = self.length;
+            }
+        }
+        let mut at = taken;
+        while let Some(line_end) = line_end(bytes, at) {
+            let after = line_end + 1;
+            let mut next = after;
+            if bytes.get(line_end) == Some(&b'\r') {
+                next += usize::from(bytes.get(after) == Some(&b'\n'));
+                self.after_cr = after == bytes.len();
+            }
+            let end = self.length + (after - taken);
+            let line = bytes.get(taken..after).unwrap_or_default();
+            let is_held = self.length > 0;
+            if is_held {
+                self.append(line);
+                taken = after;
+            }
+            let event = if is_held { &self.held } else { line };
+            if self.fields.line_ends(event, end) {
+                self.dispatch(line, after, end, &mut on);
+                taken = next;
+            } else if is_held && next > after {
+                self.append(b"\n");
+                taken = next;
+            }
+            self.fields.line = self.length + (next - taken);
+            at = next;
+        }
+        let rest = bytes.get(taken..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.append(rest);
+        }
+    }
+
+    /// Ends the event at `end`; `direct` are its bytes when nothing is held.
+    #[inline]
+    fn dispatch(&mut self, direct: &[u8], at: usize, end: usize, on: &mut impl FnMut(Event<'_>)) {
+        let fields = &self.fields;
+        let event = if self.length > 0 { &self.held } else { direct };
+        let name = event.get(fields.name.clone()).unwrap_or_default();
+        if end > WINDOW_BYTES {
+            let name = if self.length > 0 {
+                self.long_name.get()
+            } else {
+                name
+            };
+            on(Event {
+                name,
+                data: &[],
+                end: at,
+                oversized: true,
+            });
+        } else if fields.data_lines == 1 {
+            let data = event.get(fields.data.clone()).unwrap_or_default();
+            on(Event {
+                name,
+                data,
+                end: at,
+                oversized: false,
+            });
+        } else if fields.data_lines > 1 {
+            let data = joined(event);
+            on(Event {
+                name,
+                data: &data,
+                end: at,
+                oversized: false,
+            });
+        }
+        self.fields = Fields {
+            after_first_line: true,
+            ..Fields::default()
+        };
+        if self.length > 0 {
+            self.length = 0;
+            self.held.clear();
+            self.long_name.length = 0;
+            if self.held.capacity() > RETAINED_BYTES {
+                self.held = Vec::new();
+            }
+        }
+    }
+
+    /// Counts more bytes of the incomplete event, and keeps them while it fits the window.
+    fn append(&mut self, bytes: &[u8]) {
+        let before = self.length;
+        self.length += bytes.len();
+        if self.length <= WINDOW_BYTES {
+            self.held.extend_from_slice(bytes);
+        } else if before <= WINDOW_BYTES {
+            let event = if before == 0 { bytes } else { &self.held };
+            self.long_name
+                .set(event.get(self.fields.name.clone()).unwrap_or_default());
+            self.held = Vec::new();
+        }
+    }
+}
+
+impl Fields {
+    /// Takes the line that ends (line end included) at `end`, when the event so far fits the
+    /// window. Says whether it was the blank line that ends the event.
+    #[inline]
+    fn line_ends(&mut self, event: &[u8], end: usize) -> bool {
+        let mut from = self.line;
+        if end > WINDOW_BYTES {
+            return end == from + 1;
+        }
+        let mut line = event.get(from..end - 1).unwrap_or_default();
+        if !self.after_first_line {
+            self.after_first_line = true;
+            if let Some(rest) = line.strip_prefix(MARK) {
+                line = rest;
+                from += MARK.len();
+            }
+        }
+        if line.is_empty() {
+            return true;
+        }
+        if let Some(offset) = value_of(line, b"data") {
+            self.data = from + offset..end - 1;
+            self.data_lines += 1;
+        } else if let Some(offset) = value_of(line, b"event") {
+            self.name = from + offset..end - 1;
+        }
+        false
+    }
+}
+
+impl Default for LongName {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 40],
+            length: 0,
+        }
+    }
+}
+
+impl LongName {
+    fn set(&mut self, name: &[u8]) {
+        let fits = self.bytes.get_mut(..name.len());
+        self.length = fits.map_or(0, |fits| {
+            fits.copy_from_slice(name);
+            name.len()
+        });
+    }
+
+    fn get(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+/// UTF-8's byte order mark.
+const MARK: &[u8] = b"\xEF\xBB\xBF";
+
+#[inline]
+fn line_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    match rest.first() {
+        // The blank line after an event: no search needed.
+        Some(b'\n' | b'\r') => Some(at),
+        Some(_) => memchr::memchr2(b'\n', b'\r', rest).map(|offset| at + offset),
+        None => None,
+    }
+}
+
+/// Offset of the value in a line of this field: after the colon and one space.
+#[inline]
+fn value_of(line: &[u8], field: &[u8]) -> Option<usize> {
+    match line.strip_prefix(field)? {
+        [] => Some(line.len()),
+        [b':', b' ', ..] => Some(field.len() + 2),
+        [b':', ..] => Some(field.len() + 1),
+        _ => None,
+    }
+}
+
+/// The `data` lines of an event, joined by LF. Rare: no engine seen sends several.
+fn joined(event: &[u8]) -> Vec<u8> {
+    let event = event.strip_prefix(MARK).unwrap_or(event);
+    let mut data = Vec::with_capacity(event.len());
+    for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {
+        if let Some(offset) = value_of(line, b"data") {
+            data.extend_from_slice(line.get(offset..).unwrap_or_default());
+            data.push(b'\n');
+        }
+    }
+    data.pop();
+    data
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Token counts that an engine reports, in a whole body, in a body passed through, in an event.
+//!
+//! Only a member `usage` of the top level (or of `response` and `message`, where streams carry it)
+//! counts: generated text that spells `"usage":` cannot fool it. Field names are OpenAI's
+//! (`prompt_tokens`; `input_tokens` in the Responses API) and Anthropic's, whose `input_tokens`
+//! leaves out what came from the cache. Recorded answers of the engines are the tests.
+
+use crate::api::Api;
+use crate::object::{self, Members};
+use crate::peek::scan::Scanner;
+use crate::walk::{Mark, Walk};
+
+/// Tokens of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included; 0 when the engine did not say.
+    pub prompt_tokens: u32,
+    /// Tokens generated.
+    pub completion_tokens: u32,
+    /// Prompt tokens that the engine took from its cache; `None` when it did not say.
+    pub cached_tokens: Option<u32>,
+    /// Counted by us from the stream's events, for want of the engine's own counts.
+    pub estimated: bool,
+}
+
+/// Counts of one or several `usage` objects: a later one wins field by field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    prompt: Option<u32>,
+    completion: Option<u32>,
+    cached: Option<u32>,
+    /// Anthropic's names: cached tokens stand beside `input_tokens`, not inside.
+    cache_read: Option<u32>,
+    cache_written: Option<u32>,
+}
+
+impl Counts {
+    /// Takes over what a `usage` object says. Anything that is no object says nothing.
+    pub(crate) fn read(&mut self, value: &[u8]) {
+        let Ok(mut members) = Members::new(value, Scanner::detect()) else {
+            return;
+        };
+        while let Ok(Some(member)) = members.next() {
+            let key = value.get(member.key).unwrap_or_default();
+            let value = value.get(member.value).unwrap_or_default();
+            let (field, value) = match key {
+                b"prompt_tokens" | b"input_tokens" => (&mut self.prompt, value),
+                b"completion_tokens" | b"output_tokens" => (&mut self.completion, value),
+                b"cache_read_input_tokens" => (&mut self.cache_read, value),
+                b"cache_creation_input_tokens" => (&mut self.cache_written, value),
+                b"prompt_tokens_details" | b"input_tokens_details" => {
+                    let Some(cached) = object::find(value, b"cached_tokens") else {
+                        continue;
+                    };
+                    (&mut self.cached, cached)
+                }
+                _ => continue,
+            };
+            if let Some(count) = object::integer(value) {
+                *field = Some(count);
+            }
+        }
+    }
+
+    /// The sum of it, once either count of tokens is known.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        if self.prompt.is_none() && self.completion.is_none() {
+            return None;
+        }
+        let beside = self
+            .cache_read
+            .unwrap_or(0)
+            .saturating_add(self.cache_written.unwrap_or(0));
+        Some(Usage {
+            prompt_tokens: self.prompt.unwrap_or(0).saturating_add(beside),
+            completion_tokens: self.completion.unwrap_or(0),
+            cached_tokens: self.cached.or(self.cache_read),
+            estimated: false,
+        })
+    }
+}
+
+/// The usage that a whole JSON answer reports; `None` when it reports none or is no JSON object.
+#[must_use]
+pub fn body_usage(body: &[u8], _api: Api) -> Option<Usage> {
+    let mut counts = Counts::default();
+    counts.read(object::find(body, b"usage")?);
+    counts.usage()
+}
+
+/// The longest `usage` object that is read, in bytes.
+const LONGEST_USAGE: usize = 4096;
+
+/// Finds the usage in a JSON answer that passes through in pieces. Keeps the `usage` object only.
+#[derive(Debug)]
+pub struct BodyScan {
+    walk: Walk,
+    capturing: bool,
+    captured: Vec<u8>,
+    counts: Counts,
+}
+
+impl Default for BodyScan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BodyScan {
+    /// A scan of one body.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            walk: Walk::new(b"usage"),
+            capturing: false,
+            captured: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Reads the next piece of the body.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let Self {
+            walk,
+            capturing,
+            captured,
+            counts,
+        } = self;
+        let mut from = 0;
+        walk.feed(bytes, |mark| match mark {
+            Mark::Start { at, .. } => {
+                *capturing = true;
+                captured.clear();
+                from = at;
+            }
+            Mark::End { at } => {
+                keep(captured, bytes.get(from..at).unwrap_or_default());
+                *capturing = false;
+                counts.read(captured);
+            }
+        });
+        if *capturing {
+            keep(captured, bytes.get(from..).unwrap_or_default());
+        }
+    }
+
+    /// What the body reported so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.counts.usage()
+    }
+}
+
+/// Appends up to the bound; what is longer is cut and then no JSON object.
+fn keep(captured: &mut Vec<u8>, bytes: &[u8]) {
+    let room = LONGEST_USAGE.saturating_sub(captured.len());
+    captured.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Levels that are read when somebody scrapes: pools, queues, log and memory.
+//!
+//! Names of pool levels are the inference extension's, exactly.
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use proxy::{EndpointView, PoolView, Proxy};
+use std::fmt;
+use std::sync::Arc;
+
+/// Reads the proxy's pools at every scrape.
+#[derive(Debug)]
+pub(super) struct Gauges(pub(super) Arc<Proxy>);
+
+type OfPool = fn(&PoolView) -> f64;
+type OfEndpoint = fn(&EndpointView) -> f64;
+
+/// The mean over the endpoints that have reported.
+fn average(pool: &PoolView, of: impl Fn(&EndpointView) -> Option<f32>) -> f64 {
+    let known: Vec<f64> = pool.endpoints.iter().filter_map(|one| of(one).map(f64::from)).collect();
+    if known.is_empty() { 0.0 } else { known.iter().sum::<f64>() / known.len() as f64 }
+}
+
+const POOL: [(&str, &str, OfPool); 8] = [
+    (
+        "inference_pool_average_queue_size",
+        "Requests waiting in the engines, mean over the pool",
+        |pool| average(pool, |one| one.state.reported?.waiting),
+    ),
+    (
+        "inference_pool_average_kv_cache_utilization",
+        "Used share of the KV caches, 0 to 1, mean over the pool",
+        |pool| average(pool, |one| one.state.reported?.kv_used),
+    ),
+    (
+        "inference_pool_average_running_requests",
+        "Requests running in the engines, mean over the pool",
+        |pool| average(pool, |one| one.state.reported?.running),
+    ),
+    ("inference_pool_ready_pods", "Members of the pool", |pool| pool.endpoints.len() as f64),
+    ("penstock_pool_saturation", "0 is idle, 1 and more is saturated", |pool| {
+        f64::from(pool.saturation)
+    }),
+    ("penstock_queue_requests", "Requests that wait for a turn", |pool| {
+        pool.queued_requests as f64
+    }),
+    ("penstock_queue_bytes", "Bytes held by requests that wait", |pool| pool.queued_bytes as f64),
+    ("penstock_prefix_index_bytes", "Memory of the prefix index", |pool| pool.prefix_bytes as f64),
+];
+
+const ENDPOINT: [(&str, &str, OfEndpoint); 2] = [
+    ("penstock_endpoint_in_flight", "Own requests at the endpoint", |one| {
+        f64::from(one.state.in_flight)
+    }),
+    ("penstock_endpoint_healthy", "0 while the endpoint is held for broken", |one| {
+        f64::from(u8::from(one.state.health == "healthy"))
+    }),
+];
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let views = self.0.live().views();
+        for (name, help, of) in POOL {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for pool in views.iter().filter(|pool| pool.inference) {
+                let labels = [("name", pool.name.as_str())];
+                ConstGauge::new(of(pool)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, of) in ENDPOINT {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (pool, one) in views.iter().flat_map(|pool| pool.endpoints.iter().map(move |one| (pool, one))) {
+                let labels = [("pool", pool.name.as_str()), ("endpoint", &*one.state.name)];
+                ConstGauge::new(of(one)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        self.process(&mut encoder)
+    }
+}
+
+impl Gauges {
+    fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let log = self.0.log();
+        let counters = [
+            ("penstock_access_log_lines", "Access-log lines written", log.written()),
+            ("penstock_access_log_dropped", "Access-log lines dropped", log.dropped()),
+        ];
+        for (name, help, value) in counters {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(family)?;
+        }
+        let gauges = [
+            ("penstock_config_version", "Applied configurations", self.0.live().version),
+            ("penstock_snapshots_alive", "Configurations still in memory", self.0.alive()),
+            ("penstock_decisions_bytes", "Memory of recorded decisions", self.0.decisions().bytes() as u64),
+        ];
+        for (name, help, value) in gauges {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value as f64).encode(family)?;
+        }
+        Ok(())
+    }
+}

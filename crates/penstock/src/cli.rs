@@ -1,0 +1,193 @@
+//! Arguments: every command with its options, and examples in its help.
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const DEFAULT_LISTEN: &str = "127.0.0.1:4000";
+const DEFAULT_ADMIN: &str = "127.0.0.1:4001";
+
+/// One address in front of your model servers.
+///
+/// Penstock sends each request to the server where its tokens will arrive soonest.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// What to log on standard error, such as `info` or `proxy=debug`.
+    #[arg(long, global = true, env = "PENSTOCK_LOG", default_value = "warn", value_name = "FILTER")]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  penstock run                                  find local model servers, else simulate two
+  penstock run --endpoint http://10.0.0.1:8000 --endpoint http://10.0.0.2:8000
+  penstock run gateway.yaml                     plain YAML or Kubernetes manifests
+  penstock why last                             why the last request went where it went";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve: data plane and picker, from manifests, plain YAML or a list of endpoints.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// A simulated vLLM-compatible model server, with faults on demand.
+    #[command(after_help = MOCK_EXAMPLES)]
+    Mock(MockArgs),
+    /// Validate configuration: print statuses and errors; exit code 2 when something is refused.
+    #[command(after_help = "Examples:\n  penstock check gateway.yaml\n  penstock check manifests/ --output json")]
+    Check(CheckArgs),
+    /// Print the Kubernetes manifests that a configuration stands for.
+    #[command(after_help = "Examples:\n  penstock export gateway.yaml > manifests.yaml\n  penstock export --endpoint http://10.0.0.1:8000")]
+    Export(ExportArgs),
+    /// Explain a decision: every candidate, each cost in seconds, winner and runner-up.
+    #[command(after_help = WHY_EXAMPLES)]
+    Why(WhyArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  penstock completions bash > /etc/bash_completion.d/penstock")]
+    Completions {
+        /// The shell to print for.
+        shell: clap_complete::Shell,
+    },
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  penstock run
+  penstock run --endpoint http://127.0.0.1:8000 --endpoint http://127.0.0.1:8001
+  penstock run manifests/ --listen 0.0.0.0:4000
+
+Then:
+  curl http://127.0.0.1:4000/v1/models";
+
+/// Options of `penstock run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Files or directories with manifests or plain YAML; watched for changes.
+    #[arg(value_name = "FILE or DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A model server to put behind the address; repeat for more.
+    #[arg(long = "endpoint", value_name = "URL")]
+    pub(crate) endpoints: Vec<String>,
+    /// Where clients connect. Files name their own listeners; then this is not used.
+    #[arg(long, env = "PENSTOCK_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Where health, metrics and explanations are served. Keep it private.
+    #[arg(long, env = "PENSTOCK_ADMIN", default_value = DEFAULT_ADMIN, value_name = "ADDRESS")]
+    pub(crate) admin: SocketAddr,
+    /// Threads that serve requests [default: one per core].
+    #[arg(long, env = "PENSTOCK_WORKERS", value_name = "N")]
+    pub(crate) workers: Option<usize>,
+    /// Where access-log lines go: `-` is standard output, `off` is nowhere.
+    #[arg(long, env = "PENSTOCK_ACCESS_LOG", default_value = "off", value_name = "FILE")]
+    pub(crate) access_log: String,
+    /// Do not tell in responses which endpoint served and why.
+    #[arg(long)]
+    pub(crate) no_explain_headers: bool,
+    /// Let a client's inference headers raise its priority (only behind a trusted proxy).
+    #[arg(long)]
+    pub(crate) trust_inference_headers: bool,
+}
+
+const MOCK_EXAMPLES: &str = "\
+Examples:
+  penstock mock
+  penstock mock --listen 127.0.0.1:8001 --model llama --adapter sql-lora
+  penstock mock --fault 500:count=3
+  curl -X POST http://127.0.0.1:8000/mock/faults -d '{\"fault\":\"hang\"}'";
+
+/// Options of `penstock mock`.
+#[derive(Debug, Args)]
+pub(crate) struct MockArgs {
+    /// Where to listen; port 0 takes a free one and prints it.
+    #[arg(long, default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// A model to serve; repeat for more [default: sim-8b].
+    #[arg(long = "model", value_name = "NAME")]
+    pub(crate) models: Vec<String>,
+    /// A LoRA adapter to serve; repeat for more.
+    #[arg(long = "adapter", value_name = "NAME")]
+    pub(crate) adapters: Vec<String>,
+    /// Timing of the simulated engine.
+    #[arg(long, default_value = "8b-h100", value_name = "PROFILE")]
+    pub(crate) profile: String,
+    /// A fault from the start; repeat for more.
+    #[arg(long = "fault", value_name = "FAULT")]
+    pub(crate) faults: Vec<String>,
+    /// Seed of the generated text.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// How a reading command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Options of `penstock check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Files or directories to validate.
+    #[arg(required = true, value_name = "FILE or DIR")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// Options of `penstock export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Files or directories in the plain form, or manifests.
+    #[arg(value_name = "FILE or DIR", required_unless_present = "endpoints")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A model server, as for `penstock run`.
+    #[arg(long = "endpoint", value_name = "URL")]
+    pub(crate) endpoints: Vec<String>,
+    /// The address of the listener that goes with `--endpoint`.
+    #[arg(long, default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+}
+
+const WHY_EXAMPLES: &str = "\
+Examples:
+  penstock why last
+  penstock why 42                      the number in x-penstock-decision
+  penstock why 7f3a...                 the x-request-id
+  penstock why --save decisions.jsonl
+  penstock why --replay decisions.jsonl";
+
+/// Options of `penstock why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// `last`, a decision's number, or a request id.
+    #[arg(default_value = "last", value_name = "last|ID")]
+    pub(crate) which: String,
+    /// The gateway's admin address.
+    #[arg(long, env = "PENSTOCK_ADMIN_URL", default_value = "http://127.0.0.1:4001", value_name = "URL")]
+    pub(crate) admin: String,
+    /// Write all recorded decisions to a file, one JSON object a line.
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub(crate) save: Option<PathBuf>,
+    /// Decide again from a saved file; exit code 1 names the first decision that differs.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) replay: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// Prints the completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "penstock", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,164 @@
+//! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far longer than anything takes: a test that waits this long has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A child process that ends with the test.
+#[derive(Debug)]
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) process: Running,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+pub(crate) fn penstock(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+impl Gateway {
+    /// `penstock run ARGS` with its own addresses, once it is ready.
+    pub(crate) fn run(args: &[&str]) -> Self {
+        let (address, admin) = (free_address(), free_address());
+        let (listen, admin_text) = (address.to_string(), admin.to_string());
+        let mut all = vec!["run", "--listen", &listen, "--admin", &admin_text, "--workers", "1"];
+        all.extend_from_slice(args);
+        let child = penstock(&all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let gateway = Self { process: Running(child), address, admin };
+        wait_until(|| get(admin, "/readyz").is_some_and(|answer| answer.status == 200));
+        gateway
+    }
+
+    /// In front of these servers.
+    pub(crate) fn before(servers: &[SocketAddr]) -> Self {
+        let urls: Vec<String> = servers.iter().map(|server| format!("http://{server}")).collect();
+        let args: Vec<&str> = urls.iter().flat_map(|url| ["--endpoint", url.as_str()]).collect();
+        Self::run(&args)
+    }
+}
+
+/// `penstock mock ARGS` on a free port, once it answers.
+pub(crate) fn mock(args: &[&str]) -> (Running, SocketAddr) {
+    let address = free_address();
+    let listen = address.to_string();
+    let mut all = vec!["mock", "--listen", &listen];
+    all.extend_from_slice(args);
+    let child = penstock(&all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let running = Running(child);
+    wait_until(|| TcpStream::connect(address).is_ok());
+    (running, address)
+}
+
+#[track_caller]
+pub(crate) fn wait_until(done: impl Fn() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < until, "it did not happen within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A response, body taken off its framing.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    read_answer(&mut BufReader::new(stream))
+}
+
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
+    post_with(address, path, body, &[])
+}
+
+pub(crate) fn post_with(address: SocketAddr, path: &str, body: &str, fields: &[(&str, &str)]) -> Answer {
+    let mut stream = connect(address);
+    stream.write_all(request(path, body, fields).as_bytes()).unwrap();
+    read_answer(&mut BufReader::new(stream)).expect("a whole response")
+}
+
+pub(crate) fn request(path: &str, body: &str, fields: &[(&str, &str)]) -> String {
+    let mut text = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in fields {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text + "\r\n" + body
+}
+
+/// Reads one response; `None` when it is not whole.
+pub(crate) fn read_answer(stream: &mut impl BufRead) -> Option<Answer> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok()?;
+    let status = line.split(' ').nth(1)?.parse().ok()?;
+    let mut fields = Vec::new();
+    loop {
+        line.clear();
+        stream.read_line(&mut line).ok()?;
+        let trimmed = line.trim_end();
+        if trimmed.is_empty() {
+            break;
+        }
+        let (name, value) = trimmed.split_once(':')?;
+        fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let of = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let mut body = Vec::new();
+    if of("transfer-encoding").is_some() {
+        loop {
+            line.clear();
+            stream.read_line(&mut line).ok()?;
+            let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).ok()?;
+            if size == 0 {
+                break;
+            }
+            body.extend_from_slice(&chunk[..size]);
+        }
+    } else {
+        body.resize(of("content-length").map_or(Some(0), |length| length.parse().ok())?, 0);
+        stream.read_exact(&mut body).ok()?;
+    }
+    Some(Answer { status, fields, body: String::from_utf8_lossy(&body).into_owned() })
+}

@@ -1,0 +1,257 @@
+//! Which endpoints are bad, by what happened to requests: ejection, trials, recovery.
+//!
+//! Failures in a row eject; after a pause one request at a time tries the endpoint out, and the
+//! first success takes it back. Pauses are at most [`LONGEST_PAUSE_SECONDS`], so with traffic an
+//! endpoint serves again within two seconds of its cure. Every bad mark expires. When all
+//! endpoints that could serve are ejected, all are candidates (`pick.rs`): a guess beats a refusal.
+
+use crate::micros::Micros;
+use crate::outcome::FailureKind;
+use serde::{Deserialize, Serialize};
+
+/// Marks at which an endpoint is ejected: two failed connects, three other failures, six weak ones.
+const EJECTED_AT: u8 = 6;
+/// Marks are forgotten when nothing has failed for this long, in seconds.
+const MARKS_LAST_SECONDS: f32 = 10.0;
+/// First pause before a trial, and by how much each failed trial prolongs it, in seconds.
+const PAUSE_STEP_SECONDS: f32 = 0.5;
+/// Longest pause before a trial, in seconds.
+const LONGEST_PAUSE_SECONDS: f32 = 1.5;
+/// A trial without news for this long, in seconds, makes room for another: an endpoint that hung
+/// and was cured may leave old connections hanging.
+const TRIAL_SECONDS: f32 = 1.5;
+
+/// Health at the time of a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Nothing has failed lately.
+    Up,
+    /// Something has failed, not enough to be ejected.
+    Suspect,
+    /// It gets requests only when all are ejected.
+    Ejected,
+    /// Ejected, and it is time to try it out.
+    TrialDue,
+}
+
+/// The health of one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Health {
+    marks: u8,
+    marked_at: Micros,
+    ejection: Option<Ejection>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Ejection {
+    since: Micros,
+    trial_at: Micros,
+    pause_seconds: f32,
+    /// When the trial under way began.
+    trial: Option<Micros>,
+}
+
+impl Health {
+    /// Health at `now`.
+    pub(crate) fn standing(&self, now: Micros) -> Standing {
+        match &self.ejection {
+            None if self.marks_at(now) == 0 => Standing::Up,
+            None => Standing::Suspect,
+            Some(ejection) => {
+                let busy = ejection
+                    .trial
+                    .is_some_and(|began| now.seconds_since(began) < TRIAL_SECONDS);
+                let due = !busy && now >= ejection.trial_at;
+                if due {
+                    Standing::TrialDue
+                } else {
+                    Standing::Ejected
+                }
+            }
+        }
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejection.is_some()
+    }
+
+    /// A request goes there although it is ejected.
+    pub(crate) fn begin_trial(&mut self, now: Micros) {
+        if let Some(ejection) = &mut self.ejection {
+            ejection.trial = Some(now);
+        }
+    }
+
+    /// A trial ended and said nothing of the endpoint: another may follow at once.
+    pub(crate) fn trial_without_evidence(&mut self, began: Micros) {
+        if let Some(ejection) = &mut self.ejection
+            && ejection.trial == Some(began)
+        {
+            ejection.trial = None;
+        }
+    }
+
+    /// A request that was dispatched at `dispatched` got a first token or its whole response.
+    pub(crate) fn success(&mut self, dispatched: Micros) {
+        // A stream that began before the ejection says nothing of new requests.
+        if self
+            .ejection
+            .is_some_and(|ejection| dispatched < ejection.since)
+        {
+            return;
+        }
+        *self = Self::default();
+    }
+
+    /// A request that was dispatched at `dispatched` failed. `trial`: it tried the endpoint out.
+    pub(crate) fn failure(&mut self, now: Micros, kind: FailureKind, trial: Option<Micros>) {
+        let weight = match kind {
+            FailureKind::ClientFault => return,
+            FailureKind::Connect => 3,
+            FailureKind::Reset | FailureKind::Hang | FailureKind::Status5xx => 2,
+            FailureKind::Cut | FailureKind::Status429 => 1,
+        };
+        match &mut self.ejection {
+            Some(ejection) => {
+                if trial.is_some() && ejection.trial == trial {
+                    let longer = ejection.pause_seconds + PAUSE_STEP_SECONDS;
+                    ejection.pause_seconds = longer.min(LONGEST_PAUSE_SECONDS);
+                    ejection.trial_at = now.plus_seconds(ejection.pause_seconds);
+                    ejection.trial = None;
+                }
+            }
+            None => {
+                self.marks = self.marks_at(now).saturating_add(weight);
+                self.marked_at = now;
+                if self.marks >= EJECTED_AT {
+                    self.ejection = Some(Ejection {
+                        since: now,
+                        trial_at: now.plus_seconds(PAUSE_STEP_SECONDS),
+                        pause_seconds: PAUSE_STEP_SECONDS,
+                        trial: None,
+                    });
+                }
+            }
+        }
+    }
+
+    fn marks_at(&self, now: Micros) -> u8 {
+        let forgotten = now.seconds_since(self.marked_at) > MARKS_LAST_SECONDS;
+        if forgotten { 0 } else { self.marks }
+    }
+
+    /// For people.
+    pub(crate) fn text(&self, now: Micros) -> String {
+        match (self.standing(now), &self.ejection) {
+            (Standing::Up, _) => "up".to_owned(),
+            (Standing::Suspect, _) => {
+                format!("suspect: {} of {EJECTED_AT} marks", self.marks_at(now))
+            }
+            (
+                _,
+                Some(Ejection {
+                    trial: Some(began), ..
+                }),
+            ) => {
+                format!("trial: under way for {:.1} s", now.seconds_since(*began))
+            }
+            (Standing::TrialDue, _) => "trial: with the next request".to_owned(),
+            (_, ejection) => {
+                let pause = ejection.map_or(0.0, |ejection| ejection.trial_at.seconds_since(now));
+                format!("ejected: trial in {pause:.1} s")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1000;
+
+    /// Feeds failures 10 ms apart; tells how many it took to be ejected.
+    fn failures_to_ejection(kind: FailureKind) -> Option<u32> {
+        let mut health = Health::default();
+        (1..=20).find(|i| {
+            health.failure(Micros(u64::from(*i) * 10 * MS), kind, None);
+            health.is_ejected()
+        })
+    }
+
+    #[test]
+    fn evidence_has_its_weight() {
+        for (kind, expected) in [
+            (FailureKind::Connect, Some(2)),
+            (FailureKind::Reset, Some(3)),
+            (FailureKind::Hang, Some(3)),
+            (FailureKind::Status5xx, Some(3)),
+            (FailureKind::Cut, Some(6)),
+            (FailureKind::Status429, Some(6)),
+            (FailureKind::ClientFault, None),
+        ] {
+            assert_eq!(failures_to_ejection(kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn marks_expire_and_a_success_clears_them() {
+        let mut health = Health::default();
+        health.failure(Micros(0), FailureKind::Connect, None);
+        assert_eq!(health.standing(Micros(1)), Standing::Suspect);
+        assert_eq!(health.standing(Micros(11_000 * MS)), Standing::Up);
+        health.failure(Micros(11_000 * MS), FailureKind::Connect, None);
+        assert!(!health.is_ejected());
+        health.success(Micros(10_000 * MS));
+        health.failure(Micros(11_001 * MS), FailureKind::Connect, None);
+        assert!(!health.is_ejected());
+    }
+
+    fn ejected() -> Health {
+        let mut health = Health::default();
+        health.failure(Micros(0), FailureKind::Connect, None);
+        health.failure(Micros(0), FailureKind::Connect, None);
+        assert_eq!(health.standing(Micros(0)), Standing::Ejected);
+        health
+    }
+
+    #[test]
+    fn trials_come_one_at_a_time_with_pauses_of_at_most_a_second_and_a_half() {
+        let mut health = ejected();
+        let mut failed_at = Micros(0);
+        for pause_ms in [500, 1000, 1500, 1500, 1500] {
+            let due = Micros(failed_at.0 + pause_ms * MS);
+            assert_eq!(health.standing(Micros(due.0 - 1)), Standing::Ejected);
+            assert_eq!(health.standing(due), Standing::TrialDue);
+            health.begin_trial(due);
+            assert_eq!(health.standing(due), Standing::Ejected, "one at a time");
+            failed_at = Micros(due.0 + 3 * MS);
+            health.failure(failed_at, FailureKind::Reset, Some(due));
+        }
+    }
+
+    #[test]
+    fn a_trial_that_hangs_makes_room_for_another() {
+        let mut health = ejected();
+        health.begin_trial(Micros(500 * MS));
+        assert_eq!(health.standing(Micros(1999 * MS)), Standing::Ejected);
+        assert_eq!(health.standing(Micros(2000 * MS)), Standing::TrialDue);
+        health.success(Micros(2000 * MS));
+        assert_eq!(health.standing(Micros(2000 * MS)), Standing::Up);
+    }
+
+    #[test]
+    fn old_streams_and_client_faults_do_not_take_an_endpoint_back() {
+        let mut health = Health::default();
+        for _ in 0..3 {
+            health.failure(Micros(9 * MS), FailureKind::Hang, None);
+        }
+        health.success(Micros(8 * MS));
+        assert!(health.is_ejected());
+        let began = Micros(600 * MS);
+        health.begin_trial(began);
+        health.trial_without_evidence(began);
+        assert_eq!(health.standing(began), Standing::TrialDue);
+    }
+}

@@ -1,0 +1,118 @@
+//! Members come and go; who stays keeps its identity, its load and what was learnt of it.
+//!
+//! A removed member gets no more requests, but its slot stays until its reservations have ended, so
+//! that the books stay exact and an [`EndpointId`] never means two servers.
+
+use super::Pool;
+use crate::ask::Wake;
+use crate::endpoint::{EndpointId, Load, Member, Presence};
+use crate::micros::Micros;
+use crate::spec::MemberSpec;
+use rustc_hash::FxHashSet;
+
+/// What changed with a new list of members.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// New endpoints, each with the key of its member.
+    pub added: Vec<(EndpointId, String)>,
+    /// Endpoints that get no more requests.
+    pub removed: Vec<EndpointId>,
+    /// Waits that ended.
+    pub wakes: Vec<Wake>,
+}
+
+impl Pool {
+    /// Makes `members` the list of members. Of members with the same key the first counts.
+    pub fn sync(&mut self, now: Micros, members: &[MemberSpec]) -> Synced {
+        self.tell(now);
+        let mut synced = Synced::default();
+        let keys: FxHashSet<&str> = members.iter().map(|member| member.key.as_str()).collect();
+        let mut gone: Vec<u32> = Vec::new();
+        self.by_key.retain(|key, slot| {
+            let stays = keys.contains(key.as_str());
+            if !stays {
+                gone.push(*slot);
+            }
+            stays
+        });
+        // The order of a hash table is no order: slots are freed in their own.
+        gone.sort_unstable();
+        for slot in gone {
+            synced.removed.extend(self.bury(slot));
+        }
+        for member in members {
+            match self.by_key.get(&member.key) {
+                Some(slot) => self.rename(*slot, &member.name),
+                None => synced.added.push((self.admit(member), member.key.clone())),
+            }
+        }
+        self.member_count = self.by_key.len() as u32;
+        synced.wakes = self.wake();
+        synced
+    }
+
+    fn rename(&mut self, slot: u32, name: &str) {
+        if let Some(known) = self.members.get_mut(slot as usize)
+            && *known.name != *name
+        {
+            known.name = name.into();
+        }
+    }
+
+    fn admit(&mut self, spec: &MemberSpec) -> EndpointId {
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.loads.push(Load::default());
+            self.members.push(Member::default());
+            (self.loads.len() - 1) as u32
+        });
+        let mut generation = 0;
+        if let Some(load) = self.loads.get_mut(slot as usize) {
+            generation = load.generation;
+            *load = Load {
+                presence: Presence::Member,
+                generation,
+                ..Load::default()
+            };
+        }
+        if let Some(member) = self.members.get_mut(slot as usize) {
+            *member = Member {
+                name: spec.name.as_str().into(),
+                ..Member::default()
+            };
+        }
+        self.by_key.insert(spec.key.clone(), slot);
+        EndpointId { slot, generation }
+    }
+
+    /// Turns a member into a tombstone, and frees its slot if nothing is booked on it.
+    fn bury(&mut self, slot: u32) -> Option<EndpointId> {
+        self.names.clear_slot(slot);
+        let load = self.loads.get_mut(slot as usize)?;
+        load.presence = Presence::Tombstone;
+        let id = EndpointId {
+            slot,
+            generation: load.generation,
+        };
+        self.free_if_empty(slot);
+        Some(id)
+    }
+
+    /// Frees the slot of a tombstone whose reservations have ended.
+    pub(super) fn free_if_empty(&mut self, slot: u32) {
+        let Some(load) = self.loads.get_mut(slot as usize) else {
+            return;
+        };
+        if load.presence != Presence::Tombstone || load.in_flight > 0 {
+            return;
+        }
+        let generation = load.generation.wrapping_add(1);
+        *load = Load {
+            generation,
+            ..Load::default()
+        };
+        if let Some(member) = self.members.get_mut(slot as usize) {
+            *member = Member::default();
+        }
+        self.free_slots.push(slot);
+    }
+}

@@ -1,0 +1,218 @@
+//! What an engine's reports say beside our own books: the load that others put on it.
+//!
+//! Foreign load is what was reported less what we had in flight then, never below 0. It is believed
+//! for [`FRESH_SECONDS`] and fades to the pool's median by [`FADED_SECONDS`], so silence never makes
+//! a server look idle. A report that contradicts our own streams (all zero, or unchanged while
+//! requests came and went) counts as silence too.
+
+use crate::micros::Micros;
+use crate::observation::Report;
+
+/// A report counts in full until this age, in seconds.
+pub(crate) const FRESH_SECONDS: f32 = 2.0;
+/// At this age, in seconds, nothing of it is left.
+const FADED_SECONDS: f32 = 30.0;
+/// Share of the newest report in the estimate of how much of the booked KV tokens is really used.
+const KV_SCALE_WEIGHT: f32 = 0.2;
+/// Booked KV tokens below which a report says nothing of that share.
+const KV_SCALE_LEAST_TOKENS: u64 = 1024;
+/// The share never falls below this: requests that share all of a prompt still have their outputs.
+const LEAST_KV_SCALE: f32 = 0.05;
+
+/// The own numbers of an endpoint when a report comes in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Own {
+    pub(crate) in_flight: u32,
+    pub(crate) prefilling: u32,
+    pub(crate) kv_tokens: u64,
+}
+
+/// Load of others: requests in the engine's queue and requests that it computes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Foreign {
+    pub(crate) waiting: f32,
+    pub(crate) running: f32,
+}
+
+/// What the last report said.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Said {
+    pub(crate) running: Option<f32>,
+    pub(crate) waiting: Option<f32>,
+    pub(crate) kv_used: Option<f32>,
+}
+
+/// The reports of one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Telemetry {
+    pub(crate) said: Said,
+    /// Size of the KV cache, in tokens.
+    pub(crate) kv_capacity: Option<u64>,
+    /// When a report was last believed.
+    pub(crate) believed_at: Option<Micros>,
+    /// Reports since then that failed or were not believed.
+    pub(crate) failures: u32,
+    foreign: Foreign,
+    foreign_kv_tokens: f32,
+    /// Share of the booked KV tokens that is really used: prefixes are shared.
+    kv_scale: f32,
+    most_running: f32,
+    /// The engine computes as many sequences as it can.
+    full: bool,
+    /// Most own requests at a time since the last report.
+    peak_in_flight: u32,
+    /// Own requests that came or ended since the last report.
+    events: u32,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            said: Said::default(),
+            kv_capacity: None,
+            believed_at: None,
+            failures: 0,
+            foreign: Foreign::default(),
+            foreign_kv_tokens: 0.0,
+            kv_scale: 1.0,
+            most_running: 0.0,
+            full: false,
+            peak_in_flight: 0,
+            events: 0,
+        }
+    }
+}
+
+impl Telemetry {
+    /// An own request came or ended; `in_flight` remain.
+    pub(crate) fn own_event(&mut self, in_flight: u32) {
+        self.peak_in_flight = self.peak_in_flight.max(in_flight);
+        self.events = self.events.saturating_add(1);
+    }
+
+    /// The metrics could not be had.
+    pub(crate) fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Takes in a report, if it can be believed.
+    pub(crate) fn report(&mut self, now: Micros, report: &Report, own: Own) {
+        let sane = |value: Option<f32>| value.filter(|value| value.is_finite() && *value >= 0.0);
+        let said = Said {
+            running: sane(report.running),
+            waiting: sane(report.waiting),
+            kv_used: sane(report.kv_used).map(|used| used.min(1.0)),
+        };
+        if let Some(tokens) = report.kv_tokens.filter(|tokens| *tokens > 0) {
+            self.kv_capacity = Some(tokens);
+        }
+        if self.contradicts(&said, own) {
+            self.failed();
+            return;
+        }
+        self.note_full(&said);
+        self.note_foreign(&said, own);
+        self.note_kv(&said, own);
+        self.said = said;
+        self.believed_at = Some(now);
+        self.failures = 0;
+        self.peak_in_flight = own.in_flight;
+        self.events = 0;
+    }
+
+    /// An engine that streams to us runs something, and its numbers move as requests come and go.
+    fn contradicts(&self, said: &Said, own: Own) -> bool {
+        let streaming = own.in_flight.saturating_sub(own.prefilling);
+        let all_zero = said.running == Some(0.0) && said.waiting.unwrap_or(0.0) == 0.0;
+        let unmoved = self.believed_at.is_some() && *said == self.said;
+        (all_zero && streaming > 0) || (unmoved && self.events > 0 && own.in_flight > 0)
+    }
+
+    /// Full: requests wait and no more are taken in, twice in a row, near the most ever seen.
+    fn note_full(&mut self, said: &Said) {
+        let (Some(running), Some(waiting)) = (said.running, said.waiting) else {
+            return;
+        };
+        let before = self.said;
+        let stuck = before.waiting.is_some_and(|waiting| waiting >= 1.0)
+            && before.running.is_some_and(|before| running <= before);
+        self.most_running = self.most_running.max(running);
+        let near_most = running >= 1.0 && running >= 0.9 * self.most_running;
+        self.full = waiting >= 1.0 && near_most && (stuck || self.full);
+    }
+
+    fn note_foreign(&mut self, said: &Said, own: Own) {
+        if said.running.is_none() && said.waiting.is_none() {
+            return;
+        }
+        let (running, waiting) = (said.running.unwrap_or(0.0), said.waiting.unwrap_or(0.0));
+        // The engine's numbers are older than ours: requests that ended since are still in them.
+        let ours = self.peak_in_flight.max(own.in_flight) as f32;
+        let total = (running + waiting - ours).max(0.0);
+        let foreign_waiting = (waiting - own.prefilling as f32).max(0.0).min(total);
+        self.foreign = Foreign {
+            waiting: foreign_waiting,
+            running: total - foreign_waiting,
+        };
+    }
+
+    fn note_kv(&mut self, said: &Said, own: Own) {
+        let (Some(used), Some(capacity)) = (said.kv_used, self.kv_capacity) else {
+            return;
+        };
+        let used_tokens = used * capacity as f32;
+        if own.kv_tokens >= KV_SCALE_LEAST_TOKENS {
+            let share = (used_tokens / own.kv_tokens as f32).clamp(LEAST_KV_SCALE, 1.0);
+            self.kv_scale += (share - self.kv_scale) * KV_SCALE_WEIGHT;
+        }
+        self.foreign_kv_tokens = (used_tokens - own.kv_tokens as f32 * self.kv_scale).max(0.0);
+    }
+
+    /// Age of the last report that was believed, in seconds.
+    pub(crate) fn age_seconds(&self, now: Micros) -> Option<f32> {
+        self.believed_at.map(|at| now.seconds_since(at))
+    }
+
+    /// 1 for a fresh report, 0 for none.
+    fn belief(&self, now: Micros) -> f32 {
+        let Some(age) = self.age_seconds(now) else {
+            return 0.0;
+        };
+        (1.0 - (age - FRESH_SECONDS) / (FADED_SECONDS - FRESH_SECONDS)).clamp(0.0, 1.0)
+    }
+
+    pub(crate) fn is_fresh(&self, now: Micros) -> bool {
+        self.age_seconds(now)
+            .is_some_and(|age| age <= FRESH_SECONDS)
+    }
+
+    /// Load of others at `now`, where `median` is that of the pool's members.
+    pub(crate) fn foreign(&self, now: Micros, median: Foreign) -> Foreign {
+        let belief = self.belief(now);
+        let fade = |last: f32, median: f32| last * belief + median * (1.0 - belief);
+        Foreign {
+            waiting: fade(self.foreign.waiting, median.waiting),
+            running: fade(self.foreign.running, median.running),
+        }
+    }
+
+    /// Load of others by the last report that was believed.
+    pub(crate) fn last_foreign(&self) -> Foreign {
+        self.foreign
+    }
+
+    /// KV tokens that all requests are expected to fill, when `own` are booked.
+    pub(crate) fn kv_tokens(&self, now: Micros, own: u64) -> f32 {
+        own as f32 * self.kv_scale + self.foreign_kv_tokens * self.belief(now)
+    }
+
+    /// Seconds until a sequence ends and makes room for one more, when the engine is full.
+    /// `ahead` requests wait before, a sequence takes `residence_seconds`.
+    pub(crate) fn seat_seconds(&self, now: Micros, ahead: f32, residence_seconds: f32) -> f32 {
+        let running = self.said.running.unwrap_or(0.0);
+        if !self.full || running < 1.0 || !self.is_fresh(now) {
+            return 0.0;
+        }
+        (ahead + 1.0) * residence_seconds / running
+    }
+}

@@ -1,0 +1,20 @@
+//! The request's own prompt: the tokens that the endpoint does not hold, at its speed.
+
+use super::{AskNumbers, Candidate, CostTerm};
+
+#[derive(Debug)]
+pub(super) struct Prefill;
+
+impl CostTerm for Prefill {
+    fn name(&self) -> &'static str {
+        "prefill"
+    }
+
+    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
+        for (candidate, out) in candidates.iter().zip(out) {
+            let rates = &candidate.rates;
+            let tokens = ask.uncached_tokens(candidate.held_blocks);
+            *out = rates.prefill_base_seconds + tokens * rates.prefill_token_seconds;
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The access log: one JSON line a request, a projection of its `Exchange`.
+//!
+//! Each worker formats into its own buffer; full buffers go to one writer thread over a bounded
+//! channel. When the reader of the log is too slow, lines are dropped and counted, and requests do
+//! not wait. Prompts, keys and query strings are never written.
+
+use crate::clock;
+use crate::exchange::Exchange;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// A worker hands its buffer over when it holds this many bytes, or at the next tick.
+const FLUSH_BYTES: usize = 32 << 10;
+/// Buffers that may wait for the writer.
+const WAITING_BUFFERS: usize = 64;
+
+/// Where lines go; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    sender: Option<SyncSender<Vec<u8>>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    written: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl AccessLog {
+    /// No log at all.
+    pub fn off() -> Self {
+        Self { sender: None, counts: Arc::default() }
+    }
+
+    /// Lines go to `sink` from a thread of their own, which ends with the last clone.
+    pub fn to(sink: impl Write + Send + 'static) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel::<Vec<u8>>(WAITING_BUFFERS);
+        let counts = Arc::<Counts>::default();
+        let counted = counts.clone();
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_all(sink, &receiver, &counted))?;
+        Ok(Self { sender: Some(sender), counts })
+    }
+
+    /// Lines written so far.
+    pub fn written(&self) -> u64 {
+        self.counts.written.load(Ordering::Relaxed)
+    }
+
+    /// Lines dropped because the writer was behind or failed.
+    pub fn dropped(&self) -> u64 {
+        self.counts.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lines(&self) -> Lines {
+        Lines { log: self.clone(), buffer: Vec::new(), count: 0 }
+    }
+}
+
+fn write_all(mut sink: impl Write, receiver: &Receiver<Vec<u8>>, counts: &Counts) {
+    while let Ok(buffer) = receiver.recv() {
+        let lines = memchr::memchr_iter(b'\n', &buffer).count() as u64;
+        let counter = match sink.write_all(&buffer).and_then(|()| sink.flush()) {
+            Ok(()) => &counts.written,
+            Err(_) => &counts.dropped,
+        };
+        counter.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+/// The lines of one worker.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    log: AccessLog,
+    buffer: Vec<u8>,
+    count: u64,
+}
+
+impl Lines {
+    pub(crate) fn push(&mut self, exchange: &Exchange) {
+        if self.log.sender.is_none() {
+            return;
+        }
+        write_line(exchange, &mut self.buffer);
+        self.count += 1;
+        if self.buffer.len() >= FLUSH_BYTES {
+            self.flush();
+        }
+    }
+
+    pub(crate) fn flush(&mut self) {
+        let Some(sender) = &self.log.sender else { return };
+        if self.buffer.is_empty() {
+            return;
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        let count = std::mem::take(&mut self.count);
+        if sender.try_send(buffer).is_err() {
+            self.log.counts.dropped.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Appends the parts of one JSON object.
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+    number: itoa::Buffer,
+}
+
+impl Line<'_> {
+    fn number(&mut self, key: &str, value: u64) {
+        self.out.extend_from_slice(key.as_bytes());
+        self.out.extend_from_slice(self.number.format(value).as_bytes());
+    }
+
+    fn text(&mut self, key: &str, value: &[u8]) {
+        self.out.extend_from_slice(key.as_bytes());
+        escape(value, self.out);
+        self.out.push(b'"');
+    }
+}
+
+/// Keys are given with their punctuation, so that each part is one copy.
+fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
+    let x = exchange;
+    let t = &x.timings;
+    out.extend_from_slice(b"{\"ts\":\"");
+    clock::write_stamp(t.ended, out);
+    let mut line = Line { out, number: itoa::Buffer::new() };
+    line.text("\",\"id\":\"", x.id.as_bytes());
+    line.text(",\"method\":\"", x.head.method().as_bytes());
+    line.text(",\"path\":\"", truncated(x.head.path().as_bytes(), 256));
+    line.number(",\"status\":", u64::from(x.response.status));
+    if let Some(rule) = &x.rule {
+        line.text(",\"route\":\"", rule.route.name.as_bytes());
+    }
+    if let Some(pool) = &x.pool {
+        line.text(",\"pool\":\"", pool.name().as_bytes());
+    }
+    if !x.model.is_empty() {
+        line.text(",\"model\":\"", truncated(x.model.as_bytes(), 128));
+    }
+    if let Some(attempt) = x.attempts.last() {
+        line.out.extend_from_slice(b",\"endpoint\":\"");
+        let _ = write!(line.out, "{}\"", attempt.address);
+        line.number(",\"attempts\":", x.attempts.len() as u64);
+        line.number(",\"decision\":", x.decision);
+    }
+    line.number(",\"bytes_in\":", x.body_bytes as u64);
+    line.number(",\"bytes_out\":", x.response.bytes);
+    line.number(",\"queued_us\":", t.queued_us);
+    line.number(",\"overhead_us\":", x.overhead_us());
+    if t.first_token.0 > 0 {
+        line.number(",\"first_token_us\":", t.first_token.0.saturating_sub(t.started.0));
+    }
+    line.number(",\"duration_us\":", t.ended.0.saturating_sub(t.started.0));
+    if x.response.is_stream {
+        line.number(",\"events\":", x.response.events);
+    }
+    write_usage(exchange, &mut line);
+    if let Some(failure) = &x.failure {
+        line.text(",\"error\":\"", failure.cause.row().code.as_bytes());
+        line.text(",\"phase\":\"", failure.phase.name().as_bytes());
+    }
+    line.out.extend_from_slice(b"}\n");
+}
+
+fn write_usage(exchange: &Exchange, line: &mut Line<'_>) {
+    let Some(usage) = &exchange.response.usage else { return };
+    line.number(",\"prompt_tokens\":", u64::from(usage.prompt_tokens));
+    line.number(",\"completion_tokens\":", u64::from(usage.completion_tokens));
+    if let Some(cached) = usage.cached_tokens {
+        line.number(",\"cached_tokens\":", u64::from(cached));
+    }
+    if usage.estimated {
+        line.out.extend_from_slice(b",\"usage_estimated\":true");
+    }
+}
+
+fn truncated(bytes: &[u8], most: usize) -> &[u8] {
+    bytes.get(..most).unwrap_or(bytes)
+}
+
+/// JSON string content; bytes that are not printable ASCII are written as `\u00xx` (Latin-1).
+pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
+    if text.iter().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
+        out.extend_from_slice(text);
+        return;
+    }
+    for byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            0x20..=0x7e => out.push(*byte),
+            _ => {
+                let _ = write!(out, "\\u{byte:04x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Answers that the gateway gives itself: redirects and the list of models.
+
+use crate::exchange::Exchange;
+use crate::failure::Failure;
+use crate::headers;
+use crate::listener::h1::Client;
+use crate::live::{Live, Shared};
+use crate::policies::redirect::Answer;
+use crate::worker::OutBuffer;
+use serde::Serialize;
+
+/// Sends a redirect.
+pub(crate) async fn redirect(
+    client: &mut Client,
+    x: &mut Exchange,
+    redirect: &Answer,
+) -> Result<(), Failure> {
+    let mut out = OutBuffer::take();
+    let fields = [("location", redirect.location.as_str()), ("x-request-id", x.id.as_str())];
+    http1::write_response(redirect.status, &fields, b"", x.keep_alive, &mut out);
+    x.response.status = redirect.status;
+    x.response.head_sent = true;
+    client.offer(&out, b"").await
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u32,
+    owned_by: &'a str,
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Model<'a>>,
+}
+
+/// Answers `GET /v1/models` with all models of all pools. `false`: it was something else.
+pub(crate) async fn models_list(
+    shared: &Shared,
+    live: &Live,
+    client: &mut Client,
+    x: &mut Exchange,
+) -> Result<bool, Failure> {
+    if x.head.method() != "GET" || x.head.path() != "/v1/models" || !live.has_pools() {
+        return Ok(false);
+    }
+    let names = live.model_names();
+    let data = names
+        .iter()
+        .map(|(id, pool)| Model { id, object: "model", created: 0, owned_by: pool })
+        .collect();
+    let body = serde_json::to_vec(&List { object: "list", data }).unwrap_or_default();
+    let mut out = OutBuffer::take();
+    let [id] = headers::own_fields(x);
+    let fields = [("content-type", "application/json"), id];
+    http1::write_response(200, &fields, &body, x.keep_alive, &mut out);
+    x.response.status = 200;
+    x.response.head_sent = true;
+    x.response.bytes = body.len() as u64;
+    client.offer(&out, b"").await?;
+    drop(out);
+    client.flush(&shared.limits).await?;
+    Ok(true)
+}

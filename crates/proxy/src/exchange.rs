@@ -1,0 +1,188 @@
+//! One request and its response, with everything that is learnt about it on the way.
+//!
+//! The stages of `serve` fill named, typed fields; nothing travels in side channels. A connection
+//! owns one `Exchange` and uses it for request after request, so its buffers are allocated once.
+//! The access log line and the metrics are projections of it.
+
+use crate::failure::Failure;
+use config::Rule;
+use http1::RequestHead;
+use llm::{Api, Peek, Usage};
+use picker::{EndpointId, Micros};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Everything known about one request.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) head: RequestHead,
+    pub(crate) body: Held,
+    /// Length of the request body; the body itself is released before the response ends.
+    pub(crate) body_bytes: usize,
+    /// `x-request-id`: the client's own, or made here.
+    pub(crate) id: String,
+    /// Number of the decision, shown as `x-penstock-decision`; unique in this process.
+    pub(crate) decision: u64,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) api: Api,
+    pub(crate) peek: Option<Peek>,
+    /// The model that the client asked for; empty when the body names none.
+    pub(crate) model: String,
+    /// The objective named by a trusted header.
+    pub(crate) objective: Option<String>,
+    pub(crate) rule: Option<Arc<Rule>>,
+    /// Length of the path prefix that the rule matched, for rewrites.
+    pub(crate) matched_prefix: usize,
+    pub(crate) listener_port: u16,
+    pub(crate) trusted: bool,
+    /// The connection goes on after this request.
+    pub(crate) keep_alive: bool,
+    /// Responses tell endpoint, decision and overhead.
+    pub(crate) explain: bool,
+    /// The engine is asked for another model name than the client's.
+    pub(crate) renamed: bool,
+    pub(crate) pool: Option<Arc<crate::pool::Pool>>,
+    /// Hashes of the prompt's blocks.
+    pub(crate) chain: Vec<u64>,
+    /// Blocks of the prompt that the chosen endpoint was believed to hold.
+    pub(crate) believed_blocks: u32,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) timings: Timings,
+    pub(crate) response: Answered,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// A request body in memory: a range of a buffer that the request owns until its head is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) buffer: HeldBuffer,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+/// Small bodies are copied out of the read buffer; large ones take the buffer itself.
+#[derive(Debug)]
+pub(crate) enum HeldBuffer {
+    Owned(crate::worker::OutBuffer),
+    Read(crate::worker::Scratch),
+}
+
+impl Default for HeldBuffer {
+    fn default() -> Self {
+        Self::Owned(crate::worker::OutBuffer::empty())
+    }
+}
+
+impl Held {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let all: &[u8] = match &self.buffer {
+            HeldBuffer::Owned(bytes) => bytes,
+            HeldBuffer::Read(scratch) => scratch,
+        };
+        all.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// A body that was put together, such as one with another model name.
+    pub(crate) fn own(bytes: crate::worker::OutBuffer) -> Self {
+        Self { start: 0, end: bytes.len(), buffer: HeldBuffer::Owned(bytes) }
+    }
+
+    /// Gives the memory back: no retry needs it any more.
+    pub(crate) fn release(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One try at one endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) address: SocketAddr,
+    pub(crate) started: Micros,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Moments of the request, each zero until it happened.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timings {
+    /// First byte of the head was read.
+    pub(crate) started: Micros,
+    /// The whole request was there.
+    pub(crate) received: Micros,
+    /// Time spent waiting in the pool's queue, in microseconds.
+    pub(crate) queued_us: u64,
+    /// The request was written to the endpoint that answered.
+    pub(crate) sent: Micros,
+    /// The first token, or the response head where there is no stream.
+    pub(crate) first_token: Micros,
+    pub(crate) ended: Micros,
+}
+
+/// What went back to the client.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) head_sent: bool,
+    pub(crate) bytes: u64,
+    pub(crate) events: u64,
+    pub(crate) is_stream: bool,
+    pub(crate) usage: Option<Usage>,
+    /// The client left before the end.
+    pub(crate) client_gone: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new() -> Self {
+        Self {
+            head: RequestHead::new(),
+            body: Held::default(),
+            body_bytes: 0,
+            id: String::new(),
+            decision: 0,
+            peer: None,
+            api: Api::Other,
+            peek: None,
+            model: String::new(),
+            objective: None,
+            rule: None,
+            matched_prefix: 0,
+            listener_port: 0,
+            trusted: false,
+            keep_alive: false,
+            explain: false,
+            renamed: false,
+            pool: None,
+            chain: Vec::new(),
+            believed_blocks: 0,
+            attempts: Vec::new(),
+            timings: Timings::default(),
+            response: Answered::default(),
+            failure: None,
+        }
+    }
+
+    /// Ready for the next request of the connection; small buffers keep their memory.
+    pub(crate) fn clear(&mut self) {
+        self.head.clear();
+        self.body.release();
+        self.id.clear();
+        self.api = Api::Other;
+        self.peek = None;
+        self.model.clear();
+        self.objective = None;
+        self.renamed = false;
+        self.rule = None;
+        self.pool = None;
+        self.chain.clear();
+        self.believed_blocks = 0;
+        self.attempts.clear();
+        self.timings = Timings::default();
+        self.response = Answered::default();
+        self.failure = None;
+    }
+
+    /// From the complete request to the sent one, without the wait in the queue, in microseconds.
+    pub(crate) fn overhead_us(&self) -> u64 {
+        self.timings.sent.0.saturating_sub(self.timings.received.0).saturating_sub(self.timings.queued_us)
+    }
+}

@@ -1,0 +1,138 @@
+//! One try at one endpoint, up to a decided answer: connect, send, wait for head and first event.
+
+use super::Sending;
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::failure::{Cause, Failure, Phase};
+use crate::limits::Limits;
+use crate::listener::h1::Client;
+use crate::pool::Endpoint;
+use crate::relay::{self, Begun, HeadDeadline};
+use crate::upstream::h1::{self, Upstream, poll_write_two};
+use crate::worker::OutBuffer;
+use http1::Framing;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+/// Sends the request to `endpoint` and waits until its answer is decided.
+///
+/// # Errors
+/// The try failed before anything went to the client, or the client left.
+pub(super) async fn attempt(
+    sending: &Sending<'_>,
+    client: &mut Client,
+    x: &mut Exchange,
+    endpoint: &Endpoint,
+    target: Option<&str>,
+) -> Result<(Upstream, Begun), Failure> {
+    let mut fresh = false;
+    loop {
+        let mut upstream = match sending.local.idle.take(endpoint.uid) {
+            Some(stream) if !fresh => Upstream { stream, reused: true },
+            _ => watching(client, sending.limits, h1::connect(endpoint, sending.limits)).await??,
+        };
+        let sent = send(sending, client, x, &mut upstream, target).await;
+        let begun = match sent {
+            Ok(()) => {
+                let deadline = head_deadline(sending);
+                relay::begin(client, &mut upstream, x, sending.limits, deadline).await
+            }
+            Err(failure) => Err(failure),
+        };
+        match begun {
+            // The server closed an idle connection at the moment we used it: not a failure of the
+            // endpoint, which has not seen the request. Once, on a connection that is new.
+            Err(failure) if upstream.reused && failure.cause == Cause::ClosedEarly => fresh = true,
+            Err(failure) => return Err(failure),
+            Ok(begun) => return Ok((upstream, begun)),
+        }
+    }
+}
+
+fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
+    let now = clock::now();
+    let mut deadline =
+        HeadDeadline { due: now + sending.limits.response_head, cause: Cause::HeadLate };
+    if let Some(within) = sending.timeouts.backend_request
+        && now + within < deadline.due
+    {
+        deadline.due = now + within;
+    }
+    if let Some(due) = sending.due
+        && due < deadline.due
+    {
+        deadline = HeadDeadline { due, cause: Cause::RouteTimeout };
+    }
+    deadline
+}
+
+/// Runs `act` while watching for the client to leave.
+async fn watching<T>(
+    client: &mut Client,
+    limits: &Limits,
+    act: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let mut act = pin!(act);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = act.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        match client.poll_gone(cx, limits.pipelined_bytes) {
+            Poll::Ready(()) => Poll::Ready(Err(Failure::client_gone(Phase::Connect))),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Writes head and body in one go where the socket takes them.
+async fn send(
+    sending: &Sending<'_>,
+    client: &mut Client,
+    x: &mut Exchange,
+    upstream: &mut Upstream,
+    target: Option<&str>,
+) -> Result<(), Failure> {
+    let limits = sending.limits;
+    let mut head = OutBuffer::take();
+    let mut spliced = OutBuffer::empty();
+    let body: &[u8] = match (target, &x.peek) {
+        (Some(target), Some(llm::Peek { model: Some(model), .. })) if x.renamed => {
+            spliced = OutBuffer::take();
+            llm::splice_model(x.body.bytes(), model, target, &mut spliced);
+            &spliced
+        }
+        _ => x.body.bytes(),
+    };
+    let framing = match x.head.framing() {
+        Framing::None => Framing::None,
+        _ => Framing::Length(body.len() as u64),
+    };
+    x.head.write(framing, &mut head);
+    let mut done = 0;
+    client.set_deadline(Some(clock::now() + limits.write_stall));
+    let written = poll_fn(|cx| {
+        let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
+        if written.is_ready() {
+            return written.map(|result| result.map_err(|error| write_failed(&error)));
+        }
+        if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
+            return Poll::Ready(Err(Failure::client_gone(Phase::Body)));
+        }
+        if client.poll_late(cx) {
+            let message = "the endpoint did not take the request in time";
+            return Poll::Ready(Err(Failure::new(Phase::Body, Cause::HeadLate, message)));
+        }
+        Poll::Pending
+    })
+    .await;
+    x.timings.sent = clock::now();
+    drop(spliced);
+    written
+}
+
+fn write_failed(error: &std::io::Error) -> Failure {
+    let message = format!("the endpoint closed the connection while it was sent to: {error}");
+    Failure::new(Phase::Body, Cause::ClosedEarly, message)
+}

@@ -1,0 +1,104 @@
+//! Accepting connections: one socket per worker and bind, limits, and the loop of a connection.
+//!
+//! Sockets share the port by `SO_REUSEPORT`, so the kernel spreads connections over workers. A
+//! connection's panic ends that connection only: it is caught here, counted and logged.
+
+pub(crate) mod bind;
+pub(crate) mod h1;
+
+use crate::deadline;
+use crate::live::Shared;
+use crate::worker::{Local, no_delay};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A socket to accept on, and the token that ends it.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    pub(crate) socket: std::net::TcpListener,
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Accepts until told to stop; each connection is a task of this worker.
+pub(crate) async fn accept(
+    local: Rc<Local>,
+    shared: Arc<Shared>,
+    accepting: Accepting,
+    tasks: TaskTracker,
+) {
+    let Accepting { socket, address, stop } = accepting;
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%address, %error, "cannot accept on a bound socket");
+            return;
+        }
+    };
+    let draining = Rc::new(Cell::new(false));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => {
+                draining.set(true);
+                deadline::wake_all();
+                return;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                no_delay(&stream);
+                let arrived = Arrived { stream, peer, bind: address, draining: draining.clone() };
+                tasks.spawn_local(connection(local.clone(), shared.clone(), arrived));
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: wait for some to be closed.
+                tracing::warn!(%address, %error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) bind: SocketAddr,
+    /// Set when the listener goes: finish the request under way, then close.
+    pub(crate) draining: Rc<Cell<bool>>,
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(Rc<Local>);
+
+impl Open {
+    fn new(local: &Rc<Local>) -> Self {
+        local.metrics.counted.connections.fetch_add(1, Relaxed);
+        local.metrics.counted.connections_open.fetch_add(1, Relaxed);
+        Self(local.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.counted.connections_open.fetch_sub(1, Relaxed);
+    }
+}
+
+async fn connection(local: Rc<Local>, shared: Arc<Shared>, arrived: Arrived) {
+    let _open = Open::new(&local);
+    let serving = std::panic::AssertUnwindSafe(h1::serve_connection(&local, &shared, arrived));
+    if futures_util::FutureExt::catch_unwind(serving).await.is_err() {
+        local.metrics.counted.panics.fetch_add(1, Relaxed);
+        tracing::error!("a connection panicked; it was closed and the others go on");
+    }
+}

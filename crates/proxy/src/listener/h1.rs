@@ -1,0 +1,360 @@
+//! A client's HTTP/1.1 connection: read a whole request, write pieces of a response, and notice at
+//! any time that the client has gone.
+//!
+//! The connection owns no buffer while it waits. Requests are read into the worker's read buffer;
+//! `carry` holds an incomplete head or pipelined bytes, `unsent` what a slow client has not taken.
+
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::exchange::{Exchange, Held, HeldBuffer};
+use crate::failure::{Cause, Failure, Phase};
+use crate::limits::Limits;
+use crate::listener::Arrived;
+use crate::live::Shared;
+use crate::serve;
+use crate::upstream::h1::poll_write_two;
+use crate::worker::{Local, OutBuffer, Scratch};
+use http1::{BodyReader, Framing, Parsed};
+use picker::Micros;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bodies up to this size are copied out of the read buffer; larger ones take the buffer over.
+const COPY_BYTES: usize = 8 << 10;
+
+/// A client and its connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    carry: Vec<u8>,
+    unsent: Vec<u8>,
+    deadline: Deadline,
+    draining: Rc<Cell<bool>>,
+    /// Bytes of bodies may not be chunked for this client (HTTP/1.0).
+    pub(crate) old: bool,
+    pub(crate) gone: bool,
+}
+
+/// What `next_request` found.
+enum Next {
+    Request,
+    Closed,
+}
+
+/// Serves one connection, request after request, until it ends.
+pub(crate) async fn serve_connection(local: &Rc<Local>, shared: &Arc<Shared>, arrived: Arrived) {
+    let mut exchange = Box::new(Exchange::new());
+    exchange.peer = Some(arrived.peer);
+    let bind = arrived.bind;
+    let mut client = Client {
+        stream: arrived.stream,
+        carry: Vec::new(),
+        unsent: Vec::new(),
+        deadline: Deadline::new(),
+        draining: arrived.draining,
+        old: false,
+        gone: false,
+    };
+    loop {
+        exchange.clear();
+        exchange.listener_port = bind.port();
+        match client.next_request(&mut exchange, &shared.limits).await {
+            Ok(Next::Closed) => return,
+            Ok(Next::Request) => {}
+            Err(failure) => {
+                serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
+                return;
+            }
+        }
+        if !serve::serve(local, shared, &mut client, &mut exchange, bind).await {
+            return;
+        }
+    }
+}
+
+impl Client {
+    /// Reads the next request whole, head and body, into `exchange`.
+    async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
+        if self.carry.is_empty() {
+            self.deadline.set(clock::now() + limits.keep_alive);
+            let Some((scratch, count)) = self.read_first().await else { return Ok(Next::Closed) };
+            x.timings.started = clock::now();
+            let bytes = scratch.get(..count).unwrap_or_default();
+            match x.head.parse(bytes, &limits.http1).map_err(|r| Failure::refused(&r))? {
+                Parsed::Complete { head_bytes } => {
+                    self.take_body(x, limits, Received { scratch, head_bytes, count }).await?;
+                    return Ok(self.received(x));
+                }
+                Parsed::Incomplete => self.carry.extend_from_slice(bytes),
+            }
+        } else {
+            x.timings.started = clock::now();
+        }
+        self.deadline.set(x.timings.started + limits.head);
+        let Some(head_bytes) = self.carried_head(x, limits).await? else { return Ok(Next::Closed) };
+        self.carry.drain(..head_bytes);
+        self.carried_body(x, limits).await?;
+        Ok(self.received(x))
+    }
+
+    fn received(&mut self, x: &mut Exchange) -> Next {
+        self.deadline.clear();
+        self.old = x.head.version_minor() == 0;
+        x.body_bytes = x.body.end - x.body.start;
+        x.timings.received = clock::now();
+        Next::Request
+    }
+
+    /// The first read of a request. `None`: the client closed, failed, was idle too long, or the
+    /// listener drains.
+    async fn read_first(&mut self) -> Option<(Scratch, usize)> {
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(read) = poll_read(&mut self.stream, cx) {
+                return Poll::Ready(read.ok());
+            }
+            if self.deadline.poll_passed(cx) || self.draining.get() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        });
+        read.await.filter(|(_, count)| *count > 0)
+    }
+
+    /// Reads into `carry` until it begins with a whole head. `None`: the client closed.
+    async fn carried_head(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Option<usize>, Failure> {
+        let mut look = true;
+        loop {
+            // A head can only be complete, or wrong, when a line has ended.
+            if look && let Parsed::Complete { head_bytes } =
+                x.head.parse(&self.carry, &limits.http1).map_err(|r| Failure::refused(&r))?
+            {
+                return Ok(Some(head_bytes));
+            }
+            let before = self.carry.len();
+            match self.read_more().await {
+                Ok(0) => return Ok(None),
+                Ok(_) => {
+                    let new = self.carry.get(before..).unwrap_or_default();
+                    look = memchr::memchr(b'\n', new).is_some()
+                        || self.carry.len() > limits.http1.head_bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let message = format!("the request head did not arrive within {:?}", limits.head);
+                    return Err(Failure::new(Phase::Request, Cause::HeadTimeout, message));
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// The body of a head that came with one read, where it usually is already.
+    async fn take_body(
+        &mut self,
+        x: &mut Exchange,
+        limits: &Limits,
+        received: Received,
+    ) -> Result<(), Failure> {
+        let Received { scratch, head_bytes, count } = received;
+        let length = match x.head.framing() {
+            Framing::None | Framing::Close => 0,
+            Framing::Length(length) => bounded(length, limits)?,
+            Framing::Chunked => usize::MAX,
+        };
+        let end = head_bytes.saturating_add(length);
+        if end > count {
+            let rest = scratch.get(head_bytes..count).unwrap_or_default();
+            self.carry.extend_from_slice(rest);
+            drop(scratch);
+            return self.carried_body(x, limits).await;
+        }
+        self.carry.extend_from_slice(scratch.get(end..count).unwrap_or_default());
+        x.body = if length > COPY_BYTES {
+            Held { buffer: HeldBuffer::Read(scratch), start: head_bytes, end }
+        } else {
+            let mut body = OutBuffer::take();
+            body.extend_from_slice(scratch.get(head_bytes..end).unwrap_or_default());
+            Held::own(body)
+        };
+        Ok(())
+    }
+
+    /// The body whose first bytes are in `carry`.
+    async fn carried_body(&mut self, x: &mut Exchange, limits: &Limits) -> Result<(), Failure> {
+        if let Framing::Length(length) = x.head.framing() {
+            bounded(length, limits)?;
+        }
+        let mut reader = BodyReader::new(x.head.framing(), &limits.http1);
+        let mut body = OutBuffer::take();
+        let mut continued = !x.head.expects_continue();
+        loop {
+            let used = reader
+                .feed(&self.carry, |part| body.extend_from_slice(part))
+                .map_err(|refusal| Failure::refused(&refusal))?;
+            if body.len() > limits.body_bytes {
+                return Err(too_large(body.len() as u64, limits));
+            }
+            self.carry.drain(..used);
+            if reader.is_done() {
+                break;
+            }
+            if !std::mem::replace(&mut continued, true) {
+                self.offer(b"HTTP/1.1 100 Continue\r\n\r\n", b"").await?;
+                self.flush(limits).await?;
+            }
+            self.deadline.set(clock::now() + limits.body_idle);
+            match self.read_more().await {
+                Ok(0) => return Err(Failure::client_gone(Phase::Body)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let message = format!("no byte of the request body within {:?}", limits.body_idle);
+                    return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
+                }
+                Err(_) => return Err(Failure::client_gone(Phase::Body)),
+            }
+        }
+        if self.carry.is_empty() {
+            self.carry = Vec::new();
+        }
+        x.body = Held::own(body);
+        Ok(())
+    }
+
+    async fn read_more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            if self.deadline.poll_passed(cx) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            let (scratch, count) = ready!(poll_read(&mut self.stream, cx))?;
+            self.carry.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            Poll::Ready(Ok(count))
+        })
+        .await
+    }
+
+    /// Ready when the client has gone. Bytes that arrive meanwhile are kept for the next request,
+    /// up to `most`; a half-closed connection counts as gone.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
+        while self.carry.len() < most {
+            match ready!(poll_read(&mut self.stream, cx)) {
+                Ok((scratch, count)) if count > 0 => {
+                    self.carry.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                }
+                _ => {
+                    self.gone = true;
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Whether the deadline set with [`Client::set_deadline`] passed.
+    pub(crate) fn poll_late(&self, cx: &Context<'_>) -> bool {
+        self.deadline.poll_passed(cx)
+    }
+
+    pub(crate) fn set_deadline(&self, due: Option<Micros>) {
+        match due {
+            Some(due) => self.deadline.set(due),
+            None => self.deadline.clear(),
+        }
+    }
+
+    /// Writes what the socket takes at once; the rest is copied and waits for [`Client::flush`].
+    pub(crate) async fn offer(&mut self, head: &[u8], body: &[u8]) -> Result<(), Failure> {
+        let mut done = 0;
+        let written = if self.unsent.is_empty() {
+            poll_fn(|cx| match poll_write_two(&mut self.stream, cx, (head, body), &mut done) {
+                Poll::Ready(written) => Poll::Ready(written),
+                Poll::Pending => Poll::Ready(Ok(())),
+            })
+            .await
+        } else {
+            Ok(())
+        };
+        if written.is_err() {
+            self.gone = true;
+            return Err(Failure::client_gone(Phase::Stream));
+        }
+        self.unsent.extend_from_slice(head.get(done..).unwrap_or_default());
+        let into_body = done.saturating_sub(head.len());
+        self.unsent.extend_from_slice(body.get(into_body..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Waits until the client has taken everything, at most `limits.write_stall` without progress.
+    pub(crate) async fn flush(&mut self, limits: &Limits) -> Result<(), Failure> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let unsent = std::mem::take(&mut self.unsent);
+        let mut done = 0;
+        let mut seen = usize::MAX;
+        let written = poll_fn(|cx| {
+            let written = poll_write_two(&mut self.stream, cx, (&unsent, b""), &mut done);
+            if written.is_pending() && done != seen {
+                seen = done;
+                self.deadline.set(clock::now() + limits.write_stall);
+            }
+            match written {
+                Poll::Pending if self.deadline.poll_passed(cx) => {
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
+                written => written,
+            }
+        })
+        .await;
+        self.deadline.clear();
+        written.map_err(|_| {
+            self.gone = true;
+            Failure::client_gone(Phase::Stream)
+        })
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+/// The first read of a request: the read buffer, where the head ends, and how much was read.
+struct Received {
+    scratch: Scratch,
+    head_bytes: usize,
+    count: usize,
+}
+
+fn bounded(length: u64, limits: &Limits) -> Result<usize, Failure> {
+    match usize::try_from(length) {
+        Ok(length) if length <= limits.body_bytes => Ok(length),
+        _ => Err(too_large(length, limits)),
+    }
+}
+
+fn too_large(length: u64, limits: &Limits) -> Failure {
+    let message = format!(
+        "the request body has {length} bytes or more, at most {} are accepted",
+        limits.body_bytes
+    );
+    Failure::new(Phase::Body, Cause::BodyTooLarge, message)
+}
+
+/// One read into a read buffer of the worker, which is held only when there is something in it.
+pub(crate) fn poll_read(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(Scratch, usize)>> {
+    let mut scratch = Scratch::take();
+    // poll_read, not try_read: after a short read it clears the readiness, which saves the read
+    // that would end in EAGAIN.
+    let mut buffer = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    let count = buffer.filled().len();
+    Poll::Ready(Ok((scratch, count)))
+}

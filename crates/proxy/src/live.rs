@@ -1,0 +1,390 @@
+//! The configuration in force, and what the process shares over all workers.
+//!
+//! [`Proxy::apply`] takes a snapshot and the members of its pools: it binds what is new, swaps the
+//! [`Live`] state in one step, and drains what is gone. Pools live on across snapshots, with their
+//! reservations, prefix index and learnt rates; a request keeps the `Arc`s of its own route and pool.
+
+use crate::access_log::AccessLog;
+use crate::limits::Limits;
+use crate::listener::{Accepting, bind};
+use crate::metrics::Metrics;
+use crate::pool::decisions::Decisions;
+use crate::pool::{Pool, Resolved, scrape};
+use crate::worker::{Command, Worker};
+use arc_swap::ArcSwap;
+use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
+use indexmap::IndexMap;
+use picker::{PoolSpec, Profile};
+use rustc_hash::FxBuildHasher;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the proxy is started with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Threads that serve requests; one per core is right.
+    pub workers: usize,
+    /// Bounds of connections and messages.
+    pub limits: Limits,
+    /// Where access-log lines go.
+    pub log: AccessLog,
+    /// Whether responses carry `x-penstock-endpoint`, `-decision` and `-overhead-us`.
+    pub explain: bool,
+    /// Seed of draws for weights and identifiers.
+    pub seed: u64,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    pub(crate) limits: Limits,
+    pub(crate) log: AccessLog,
+    pub(crate) metrics: Metrics,
+    pub(crate) explain: bool,
+    pub(crate) seed: u64,
+    pub(crate) stop: CancellationToken,
+    decision: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn next_decision(&self) -> u64 {
+        self.decision.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A bind as it is served: configured address and the real one (port 0 became a port).
+#[derive(Debug, Clone)]
+struct Served {
+    configured: SocketAddr,
+    address: SocketAddr,
+    bind: Arc<Bind>,
+    stop: CancellationToken,
+}
+
+/// One configuration in force. Immutable; swapped whole.
+#[derive(Debug)]
+pub struct Live {
+    /// Counts applied snapshots, from 1.
+    pub version: u64,
+    /// What it was made of.
+    pub snapshot: Arc<Snapshot>,
+    binds: Vec<Served>,
+    pools: IndexMap<ObjectName, Arc<Pool>, FxBuildHasher>,
+    services: IndexMap<ServicePort, Arc<Pool>, FxBuildHasher>,
+    _alive: Alive,
+}
+
+/// Counts how many configurations are still in memory.
+#[derive(Debug)]
+struct Alive(Arc<AtomicU64>);
+
+impl Alive {
+    fn new(counter: &Arc<AtomicU64>) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Live {
+    pub(crate) fn bind(&self, address: SocketAddr) -> Option<&Bind> {
+        self.binds.iter().find(|served| served.address == address).map(|served| &*served.bind)
+    }
+
+    pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
+        self.pools.get(name).cloned()
+    }
+
+    pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
+        // By reference: no name is copied to look it up.
+        let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
+        self.services.iter().find(|(key, _)| known(key)).map(|(_, pool)| pool.clone())
+    }
+
+    pub(crate) fn has_pools(&self) -> bool {
+        !self.pools.is_empty()
+    }
+
+    /// All models of all pools with the pool that serves each, by name.
+    pub(crate) fn model_names(&self) -> Vec<(String, String)> {
+        let mut names: Vec<(String, String)> = Vec::new();
+        for pool in self.pools.values() {
+            names.extend(pool.model_names().into_iter().map(|name| (name, pool.name().to_string())));
+        }
+        names.sort();
+        names.dedup_by(|a, b| a.0 == b.0);
+        names
+    }
+
+    pub(crate) fn all_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.values().chain(self.services.values())
+    }
+}
+
+/// What became of one bind of an applied snapshot.
+#[derive(Debug)]
+pub struct Bound {
+    /// The address that was asked for.
+    pub configured: SocketAddr,
+    /// The address it listens on, or why it does not.
+    pub result: Result<SocketAddr, io::Error>,
+}
+
+/// What `apply` did.
+#[derive(Debug)]
+pub struct Applied {
+    /// The version that is now in force.
+    pub version: u64,
+    /// One entry per bind of the snapshot.
+    pub binds: Vec<Bound>,
+}
+
+/// Members of pools and services, with addresses that can be connected to.
+#[derive(Debug, Default)]
+pub struct Members {
+    /// Per InferencePool.
+    pub pools: IndexMap<ObjectName, Vec<Resolved>>,
+    /// Per Service and port.
+    pub services: IndexMap<ServicePort, Vec<Resolved>>,
+}
+
+/// The data plane of a process.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    decisions: Arc<Decisions>,
+    telemetry: TaskTracker,
+    alive: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Starts the workers; nothing is bound yet. Telemetry runs on the runtime that calls this.
+    ///
+    /// # Errors
+    /// Threads or runtimes that cannot be made.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let alive = Arc::<AtomicU64>::default();
+        let empty = Live {
+            version: 0,
+            snapshot: Arc::new(Snapshot::empty()),
+            binds: Vec::new(),
+            pools: IndexMap::default(),
+            services: IndexMap::default(),
+            _alive: Alive::new(&alive),
+        };
+        let shared = Arc::new(Shared {
+            live: Arc::new(ArcSwap::from_pointee(empty)),
+            limits: settings.limits,
+            log: settings.log,
+            metrics: Metrics::default(),
+            explain: settings.explain,
+            seed: settings.seed,
+            stop: CancellationToken::new(),
+            decision: AtomicU64::new(1),
+        });
+        let workers = (0..settings.workers.max(1))
+            .map(|index| Worker::start(index, shared.clone()))
+            .collect::<io::Result<_>>()?;
+        let proxy = Self {
+            shared,
+            workers,
+            decisions: Arc::default(),
+            telemetry: TaskTracker::new(),
+            alive,
+        };
+        proxy.telemetry.spawn(scrape::expire_queues(proxy.shared.clone()));
+        Ok(proxy)
+    }
+
+    /// Binds what is new, swaps, drains what is gone.
+    pub fn apply(&self, snapshot: Arc<Snapshot>, members: &Members) -> Applied {
+        let old = self.shared.live.load_full();
+        let (binds, fresh, report) = self.binds(&old, &snapshot);
+        let pools = snapshot
+            .pools
+            .iter()
+            .map(|(name, config)| {
+                let pool = self.pool(old.pools.get(name), &PoolSpec{name: config.picker.name.clone(), ..Default::default()}, true);
+                self.sync(&pool, members.pools.get(name));
+                (name.clone(), pool)
+            })
+            .collect();
+        let services = snapshot
+            .services
+            .iter()
+            .map(|(key, config)| {
+                let pool = self.pool(old.services.get(key), &service_spec(config), false);
+                self.sync(&pool, members.services.get(key));
+                (key.clone(), pool)
+            })
+            .collect();
+        let version = old.version + 1;
+        let kept: Vec<SocketAddr> = binds.iter().map(|served| served.address).collect();
+        let alive = Alive::new(&self.alive);
+        let live = Live { version, snapshot, binds, pools, services, _alive: alive };
+        self.retire(&old, &live);
+        self.shared.live.store(Arc::new(live));
+        for accepting in fresh {
+            self.accept(accepting);
+        }
+        for served in &old.binds {
+            if !kept.contains(&served.address) {
+                served.stop.cancel();
+            }
+        }
+        Applied { version, binds: report }
+    }
+
+    /// Takes over changed members without a new snapshot.
+    pub fn apply_members(&self, members: &Members) {
+        let live = self.shared.live.load_full();
+        for (name, pool) in &live.pools {
+            self.sync(pool, members.pools.get(name));
+        }
+        for (key, pool) in &live.services {
+            self.sync(pool, members.services.get(key));
+        }
+    }
+
+    fn pool(&self, known: Option<&Arc<Pool>>, spec: &PoolSpec, inference: bool) -> Arc<Pool> {
+        match known {
+            Some(pool) => {
+                if *pool.spec() != *spec {
+                    pool.configure(spec.clone());
+                    pool.recatalogue();
+                }
+                pool.clone()
+            }
+            None => {
+                let decisions = self.decisions.clone();
+                Arc::new(Pool::new(spec.clone(), inference, self.shared.seed, decisions))
+            }
+        }
+    }
+
+    fn sync(&self, pool: &Arc<Pool>, members: Option<&Vec<Resolved>>) {
+        let members = members.map(Vec::as_slice).unwrap_or_default();
+        let added = pool.sync(members);
+        if pool.inference {
+            for endpoint in added {
+                self.telemetry.spawn(scrape::watch(pool.clone(), endpoint));
+            }
+        }
+    }
+
+    /// Pools that are no longer configured lose their members, which ends their telemetry.
+    fn retire(&self, old: &Live, new: &Live) {
+        let retained: Vec<*const Pool> = new.all_pools().map(Arc::as_ptr).collect();
+        for pool in old.all_pools().filter(|pool| !retained.contains(&Arc::as_ptr(pool))) {
+            pool.sync(&[]);
+        }
+    }
+
+    /// The binds of a snapshot: known ones are kept, new ones are bound.
+    fn binds(&self, old: &Live, snapshot: &Snapshot) -> (Vec<Served>, Vec<Fresh>, Vec<Bound>) {
+        let (mut served, mut fresh, mut report) = (Vec::new(), Vec::new(), Vec::new());
+        for bind in &snapshot.binds {
+            let configured = SocketAddr::new(bind.address, bind.port);
+            let known = old.binds.iter().find(|known| known.configured == configured);
+            let result = match known {
+                Some(known) => Ok(Served { bind: bind.clone(), ..known.clone() }),
+                None => self.bind(configured, bind).map(|(one, accepting)| {
+                    fresh.push(accepting);
+                    one
+                }),
+            };
+            let result = result.map(|one| {
+                let address = one.address;
+                served.push(one);
+                address
+            });
+            report.push(Bound { configured, result });
+        }
+        (served, fresh, report)
+    }
+
+    fn bind(&self, configured: SocketAddr, bind: &Arc<Bind>) -> io::Result<(Served, Fresh)> {
+        let sockets = bind::sockets(configured, self.workers.len())?;
+        let address = match sockets.first() {
+            Some(socket) => socket.local_addr()?,
+            None => configured,
+        };
+        let stop = self.shared.stop.child_token();
+        let served = Served { configured, address, bind: bind.clone(), stop: stop.clone() };
+        Ok((served, Fresh { sockets, address, stop }))
+    }
+
+    fn accept(&self, fresh: Fresh) {
+        let Fresh { sockets, address, stop } = fresh;
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            let accepting = Accepting { socket, address, stop: stop.clone() };
+            if worker.commands.send(Command::Accept(accepting)).is_err() {
+                tracing::error!(%address, "a worker has ended and does not accept");
+            }
+        }
+    }
+
+    /// The configuration in force.
+    pub fn live(&self) -> Arc<Live> {
+        self.shared.live.load_full()
+    }
+
+    /// How many configurations are still in memory; more than two means that something holds one.
+    pub fn alive(&self) -> u64 {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// The last decisions of all pools.
+    pub fn decisions(&self) -> Arc<Decisions> {
+        self.decisions.clone()
+    }
+
+    /// The counters of all workers.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics.clone()
+    }
+
+    /// The access log that requests are written to.
+    pub fn log(&self) -> &AccessLog {
+        &self.shared.log
+    }
+
+    /// Stops accepting, lets requests end, and waits for the workers. Blocks.
+    pub fn stop(mut self) {
+        self.shared.stop.cancel();
+        for pool in self.live().all_pools() {
+            pool.sync(&[]);
+        }
+        for worker in &mut self.workers {
+            worker.join();
+        }
+    }
+}
+
+/// A Service is a pool without knowledge of engines: the least busy endpoint is taken.
+fn service_spec(service: &ServiceConfig) -> PoolSpec {
+    PoolSpec {
+        name: format!("{}:{}", service.name, service.port),
+        profile: Profile::LeastRequests,
+        ..PoolSpec::default()
+    }
+}
+
+/// Sockets that were bound but are not accepted on yet.
+#[derive(Debug)]
+struct Fresh {
+    sockets: Vec<std::net::TcpListener>,
+    address: SocketAddr,
+    stop: CancellationToken,
+}

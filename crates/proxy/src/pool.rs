@@ -1,0 +1,231 @@
+//! A pool at run time: the picker's state machine, its prefix index, and the sockets' view of it.
+//!
+//! The picker is pure; this is its shell. One short mutex holds the state machine, another lock the
+//! prefix index; nothing is sent and nobody is woken while either is held. Backends that are
+//! Services are pools too, with the profile `leastRequests` and without telemetry or retries.
+
+pub(crate) mod decisions;
+pub(crate) mod lease;
+pub(crate) mod models;
+pub(crate) mod scrape;
+pub(crate) mod view;
+
+use crate::clock;
+use crate::retry::Budget;
+use arc_swap::ArcSwap;
+use decisions::Decisions;
+use lease::{Lease, Waiting};
+use parking_lot::{Mutex, RwLock};
+use picker::{Arrival, Ask, EndpointId, Held, MemberSpec, PoolSpec, PrefixIndex, Ticket, Wake, Why};
+use rustc_hash::FxHashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// Blocks of 512 bytes that a pool's prefix index may hold: 16 GiB of prompt text.
+const MOST_PREFIX_BLOCKS: usize = 1 << 20;
+
+static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
+
+/// One server of a pool.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Unique in this process, never reused: the key of idle connections.
+    pub(crate) uid: u64,
+    pub(crate) id: EndpointId,
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) announced: models::Announced,
+    /// Cancelled when the member leaves: ends its telemetry.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A member that has an address to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// Identity across changes of the list.
+    pub key: String,
+    /// As people know it, such as `10.0.0.3:8000`.
+    pub name: String,
+    /// Where to connect.
+    pub address: SocketAddr,
+}
+
+/// A pool of endpoints.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    name: Arc<str>,
+    /// An InferencePool, as opposed to a Service.
+    pub(crate) inference: bool,
+    state: Mutex<picker::Pool>,
+    prefixes: RwLock<PrefixIndex>,
+    endpoints: ArcSwap<FxHashMap<EndpointId, Arc<Endpoint>>>,
+    waiting: Mutex<FxHashMap<Ticket, oneshot::Sender<Arrival>>>,
+    spec: ArcSwap<PoolSpec>,
+    pub(crate) catalogue: models::Catalogue,
+    pub(crate) decisions: Arc<Decisions>,
+    pub(crate) budget: Budget,
+}
+
+/// What `arrive` said, with what it takes to go on.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Go(Lease, Box<picker::Decision>),
+    Wait(Waiting),
+    Refuse(Why),
+}
+
+impl Pool {
+    pub(crate) fn new(spec: PoolSpec, inference: bool, seed: u64, decisions: Arc<Decisions>) -> Self {
+        Self {
+            name: spec.name.as_str().into(),
+            inference,
+            state: Mutex::new(picker::Pool::new(spec.clone(), seed)),
+            prefixes: RwLock::new(PrefixIndex::new(MOST_PREFIX_BLOCKS)),
+            endpoints: ArcSwap::default(),
+            waiting: Mutex::default(),
+            spec: ArcSwap::from_pointee(spec),
+            catalogue: models::Catalogue::default(),
+            decisions,
+            budget: Budget::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn spec(&self) -> Arc<PoolSpec> {
+        self.spec.load_full()
+    }
+
+    /// Takes over a changed configuration.
+    pub(crate) fn configure(self: &Arc<Self>, spec: PoolSpec) {
+        let wakes = self.state.lock().configure(clock::now(), spec.clone());
+        self.spec.store(Arc::new(spec));
+        self.deliver(wakes);
+    }
+
+    /// Takes over a changed member list; returns the endpoints that are new.
+    pub(crate) fn sync(self: &Arc<Self>, members: &[Resolved]) -> Vec<Arc<Endpoint>> {
+        let specs: Vec<MemberSpec> = members
+            .iter()
+            .map(|member| MemberSpec { key: member.key.clone(), name: member.name.clone() })
+            .collect();
+        let synced = self.state.lock().sync(clock::now(), &specs);
+        let mut endpoints = FxHashMap::clone(&self.endpoints.load());
+        for id in &synced.removed {
+            if let Some(gone) = endpoints.remove(id) {
+                gone.stop.cancel();
+            }
+            self.prefixes.write().remove(*id);
+        }
+        let mut added = Vec::new();
+        for (id, key) in synced.added {
+            let Some(member) = members.iter().find(|member| member.key == key) else { continue };
+            let endpoint = Arc::new(Endpoint {
+                uid: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
+                id,
+                name: member.name.as_str().into(),
+                address: member.address,
+                announced: models::Announced::default(),
+                stop: CancellationToken::new(),
+            });
+            endpoints.insert(id, endpoint.clone());
+            added.push(endpoint);
+        }
+        self.endpoints.store(Arc::new(endpoints));
+        self.recatalogue();
+        self.deliver(synced.wakes);
+        added
+    }
+
+    pub(crate) fn endpoint(&self, id: EndpointId) -> Option<Arc<Endpoint>> {
+        self.endpoints.load().get(&id).cloned()
+    }
+
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let mut all: Vec<_> = self.endpoints.load().values().cloned().collect();
+        all.sort_by_key(|endpoint| endpoint.id.slot);
+        all
+    }
+
+    /// Which endpoints hold how much of this prompt.
+    pub(crate) fn held(&self, chain: &[u64], held: &mut Held) {
+        self.prefixes.read().lookup(chain, held);
+    }
+
+    /// Notes that `endpoint` will hold the prompt.
+    pub(crate) fn will_hold(&self, endpoint: EndpointId, chain: &[u64]) {
+        if !chain.is_empty() {
+            self.prefixes.write().insert(endpoint, chain);
+        }
+    }
+
+    /// The engine said how much of the prompt it really had.
+    pub(crate) fn correct_held(&self, endpoint: EndpointId, chain: &[u64], blocks: u32) {
+        self.prefixes.write().correct(endpoint, chain, blocks);
+    }
+
+    /// Asks for an endpoint; picks and reserves in one step.
+    pub(crate) fn arrive(self: &Arc<Self>, ask: &Ask<'_>) -> Step {
+        let mut state = self.state.lock();
+        match state.arrive(clock::now(), ask) {
+            Arrival::Go(decision) => {
+                drop(state);
+                self.go(decision)
+            }
+            Arrival::Wait(ticket) => {
+                // Registered before the lock is released: a wake may come at once.
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.lock().insert(ticket, sender);
+                Step::Wait(Waiting::new(self.clone(), ticket, receiver))
+            }
+            Arrival::Refuse(why) => Step::Refuse(why),
+        }
+    }
+
+    fn go(self: &Arc<Self>, decision: picker::Decision) -> Step {
+        let lease = Lease::new(self.clone(), decision.reservation);
+        Step::Go(lease, Box::new(decision))
+    }
+
+    /// Runs `act` on the state machine and wakes whom it says, after the lock is released.
+    fn act(self: &Arc<Self>, act: impl FnOnce(&mut picker::Pool) -> Vec<Wake>) {
+        let wakes = act(&mut self.state.lock());
+        self.deliver(wakes);
+    }
+
+    fn deliver(self: &Arc<Self>, wakes: Vec<Wake>) {
+        let mut pending = wakes;
+        while let Some(Wake { ticket, arrival }) = pending.pop() {
+            let sender = self.waiting.lock().remove(&ticket);
+            let undelivered = match sender {
+                Some(sender) => sender.send(arrival).err(),
+                None => Some(arrival),
+            };
+            // Nobody waits any more: what was reserved for it goes back.
+            if let Some(Arrival::Go(decision)) = undelivered {
+                let cancelled = lease::cancelled();
+                let mut state = self.state.lock();
+                let more = state.finish(clock::now(), decision.reservation, cancelled);
+                drop(state);
+                pending.extend(more);
+            }
+        }
+    }
+
+    /// Refuses what has waited too long, and re-admits what a deadline frees.
+    pub(crate) fn expire(self: &Arc<Self>) {
+        let now = clock::now();
+        let mut state = self.state.lock();
+        if state.next_deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let wakes = state.expire(now);
+        drop(state);
+        self.deliver(wakes);
+    }
+}

@@ -1,0 +1,106 @@
+//! A reservation at an endpoint, held by a request from the pick to the end of its stream.
+//!
+//! The lease shrinks at the first token and settles exactly once: by `settle`, or when it is
+//! dropped (the client left, a task was cancelled), which counts as cancelled. So the books of the
+//! picker are exact whatever happens to a connection.
+
+use super::{Pool, Step};
+use crate::clock;
+use picker::{Arrival, EndpointId, Outcome, Reservation, Ticket};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// A reservation that has not been settled.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    reservation: Option<Reservation>,
+    shrunk: bool,
+}
+
+/// An outcome of a request that nobody waits for any more.
+pub(crate) fn cancelled() -> Outcome {
+    Outcome {
+        result: picker::Finished::Cancelled,
+        prompt_tokens: 0,
+        cached_tokens: None,
+        completion_tokens: 0,
+    }
+}
+
+impl Lease {
+    pub(super) fn new(pool: Arc<Pool>, reservation: Reservation) -> Self {
+        Self { pool, reservation: Some(reservation), shrunk: false }
+    }
+
+    /// The first token has come: the prefill is done.
+    pub(crate) fn first_token(&mut self) {
+        let Some(reservation) = self.reservation else { return };
+        if !std::mem::replace(&mut self.shrunk, true) {
+            self.pool.act(|state| state.first_token(clock::now(), reservation));
+        }
+    }
+
+    /// The request has ended.
+    pub(crate) fn settle(mut self, outcome: Outcome) {
+        if let Some(reservation) = self.reservation.take() {
+            self.pool.act(|state| state.finish(clock::now(), reservation, outcome));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            self.pool.act(|state| state.finish(clock::now(), reservation, cancelled()));
+        }
+    }
+}
+
+/// A place in the pool's queue; dropped, it is given up.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pool: Arc<Pool>,
+    ticket: Ticket,
+    receiver: oneshot::Receiver<Arrival>,
+    done: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(pool: Arc<Pool>, ticket: Ticket, receiver: oneshot::Receiver<Arrival>) -> Self {
+        Self { pool, ticket, receiver, done: false }
+    }
+
+    /// Ready when it is this request's turn, or it is refused.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        let received = std::task::ready!(std::pin::Pin::new(&mut self.receiver).poll(cx));
+        self.done = true;
+        Poll::Ready(match received {
+            Ok(Arrival::Go(decision)) => self.pool.go(decision),
+            Ok(Arrival::Refuse(why)) => Step::Refuse(why),
+            Ok(Arrival::Wait(_)) | Err(_) => Step::Refuse(picker::Why::no_endpoints()),
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        self.pool.waiting.lock().remove(&self.ticket);
+        match self.receiver.try_recv() {
+            // The turn came at this very moment.
+            Ok(Arrival::Go(decision)) => drop(Lease::new(self.pool.clone(), decision.reservation)),
+            _ => {
+                let (now, ticket) = (clock::now(), self.ticket);
+                self.pool.act(|state| {
+                    state.cancel(now, ticket);
+                    Vec::new()
+                });
+            }
+        }
+    }
+}
+

@@ -1,0 +1,180 @@
+//! Which models a pool serves: what objects declare and what its servers announce.
+//!
+//! Servers are asked for `/v1/models` now and then. A name that nobody declares or announces is
+//! answered with 404 only when every ready server has answered lately without it; else the request
+//! goes on, and the server decides.
+
+use super::{Endpoint, Pool};
+use crate::clock;
+use crate::upstream::fetch::Fetcher;
+use arc_swap::ArcSwap;
+use llm::ModelCard;
+use parking_lot::Mutex;
+use picker::Micros;
+use rustc_hash::FxHashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A server's word counts for this long.
+const FRESH: Duration = Duration::from_secs(30);
+/// Lists are refreshed for an unknown name at most this often.
+const REFRESH_AT_MOST: Duration = Duration::from_secs(1);
+/// A list of models is not larger than this.
+pub(super) const MOST_LIST_BYTES: usize = 1 << 20;
+/// Near names that a refusal offers.
+const NEAR_NAMES: usize = 3;
+
+/// What one server said it serves.
+#[derive(Debug, Default)]
+pub(crate) struct Announced {
+    cards: ArcSwap<Vec<ModelCard>>,
+    at: Mutex<Option<Micros>>,
+}
+
+impl Announced {
+    pub(crate) fn cards(&self) -> Arc<Vec<ModelCard>> {
+        self.cards.load_full()
+    }
+
+    /// Takes a new answer; returns whether it differs from the one before.
+    pub(super) fn update(&self, cards: Vec<ModelCard>) -> bool {
+        let first = self.at.lock().replace(clock::now()).is_none();
+        if !first && **self.cards.load() == cards {
+            return false;
+        }
+        self.cards.store(Arc::new(cards));
+        true
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.at.lock().is_some_and(|at| clock::now().0 < at.0 + FRESH.as_micros() as u64)
+    }
+}
+
+/// All names of a pool.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    names: ArcSwap<FxHashSet<String>>,
+    refreshed: tokio::sync::Mutex<Option<Micros>>,
+}
+
+impl Pool {
+    /// Whether an object declares the model or a server announces it.
+    pub(crate) fn knows_model(&self, model: &str) -> bool {
+        self.catalogue.names.load().contains(model)
+    }
+
+    /// All names, sorted.
+    pub(crate) fn model_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.catalogue.names.load().iter().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// Rebuilds the set of names from objects and announcements.
+    pub(crate) fn recatalogue(&self) {
+        let mut names: FxHashSet<String> =
+            self.spec().models.names().map(|name| name.to_owned()).collect();
+        for endpoint in self.endpoints() {
+            names.extend(endpoint.announced.cards().iter().map(|card| card.id.clone()));
+        }
+        self.catalogue.names.store(Arc::new(names));
+    }
+
+    /// `Some(near names)` when the model certainly is not served here.
+    pub(crate) async fn unknown_model(self: &Arc<Self>, model: &str) -> Option<Vec<String>> {
+        if model.is_empty() || self.knows_model(model) {
+            return None;
+        }
+        self.refresh_models().await;
+        let endpoints = self.endpoints();
+        let all_said = endpoints.iter().all(|endpoint| endpoint.announced.is_fresh());
+        if self.knows_model(model) || !all_said || endpoints.is_empty() {
+            return None;
+        }
+        Some(near(model, self.model_names()))
+    }
+
+    /// Asks all servers once; callers at the same time share the answer.
+    async fn refresh_models(self: &Arc<Self>) {
+        let asked = clock::now();
+        let mut refreshed = self.catalogue.refreshed.lock().await;
+        let lately = asked.0.saturating_sub(REFRESH_AT_MOST.as_micros() as u64);
+        if refreshed.is_some_and(|at| at.0 >= lately) {
+            return;
+        }
+        let endpoints = self.endpoints();
+        let asking = endpoints.iter().map(|endpoint| async {
+            let mut fetcher = Fetcher::new(endpoint.address);
+            // A server that does not answer is one that has not said it lacks the model.
+            let _ = refresh(self, endpoint, &mut fetcher).await;
+        });
+        futures_util::future::join_all(asking).await;
+        *refreshed = Some(clock::now());
+    }
+}
+
+/// Asks one server for its models and tells the pool when they changed.
+pub(super) async fn refresh(
+    pool: &Arc<Pool>,
+    endpoint: &Endpoint,
+    fetcher: &mut Fetcher,
+) -> std::io::Result<()> {
+    let deadline = Duration::from_secs(2);
+    let (status, body) = fetcher.get("/v1/models", MOST_LIST_BYTES, deadline).await?;
+    if status != 200 {
+        return Err(std::io::Error::other(format!("/v1/models answered {status}")));
+    }
+    if endpoint.announced.update(llm::scan_models(body)) {
+        pool.recatalogue();
+        pool.announce(endpoint);
+    }
+    Ok(())
+}
+
+/// The names nearest to `model`, by edit distance.
+fn near(model: &str, names: Vec<String>) -> Vec<String> {
+    let mut ranked: Vec<(usize, String)> =
+        names.into_iter().map(|name| (distance(model, &name), name)).collect();
+    ranked.sort();
+    ranked.into_iter().take(NEAR_NAMES).map(|(_, name)| name).collect()
+}
+
+/// Levenshtein's distance; long names are compared by their first 64 characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().take(64).enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, to) in row.iter_mut().skip(1).zip(&b) {
+            let above = *cell;
+            let cost = diagonal + usize::from(from != *to);
+            left = cost.min(above + 1).min(left + 1);
+            diagonal = above;
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits() {
+        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("tiny", "tiny", 0), ("tny", "tiny", 1), ("llama", "lama3", 2), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(a, b), edits, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn near_names_come_nearest_first() {
+        let names = ["qwen", "tiny-chat", "tiny"].map(str::to_owned).to_vec();
+        assert_eq!(near("tinny", names)[0], "tiny");
+    }
+}

@@ -1,0 +1,125 @@
+//! What servers say of themselves: `/metrics` often, `/v1/models` now and then.
+//!
+//! Own dispatches are the primary load signal; scrapes correct them and show foreign load. A
+//! server with work is asked every [`BUSY`], a quiet one every [`QUIET`], one that fails or has no
+//! metrics more and more seldom. A failed scrape is told to the picker as such: it never reads as
+//! an idle server.
+
+use super::{Endpoint, Pool, models};
+use crate::clock;
+use crate::live::Shared;
+use crate::upstream::fetch::Fetcher;
+use llm::EngineReport;
+use picker::{Observation, Report};
+use std::sync::Arc;
+use std::time::Duration;
+
+const BUSY: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_secs(1);
+const MOST_PATIENT: Duration = Duration::from_secs(10);
+const MODELS_EVERY: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(1);
+/// SGLang's busy page has 90 kB.
+const MOST_BYTES: usize = 4 << 20;
+/// Of prompt text, roughly: turns an engine's capacity in tokens into blocks of text.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Follows one endpoint until it leaves the pool.
+pub(crate) async fn watch(pool: Arc<Pool>, endpoint: Arc<Endpoint>) {
+    tokio::select! {
+        () = follow(&pool, &endpoint) => {}
+        () = endpoint.stop.cancelled() => {}
+    }
+}
+
+async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
+    let mut fetcher = Fetcher::new(endpoint.address);
+    let mut report = EngineReport::default();
+    let mut failures: u32 = 0;
+    let mut models_due = clock::now();
+    loop {
+        if clock::now() >= models_due {
+            let asked = models::refresh(pool, endpoint, &mut fetcher).await;
+            let again = if asked.is_ok() { MODELS_EVERY } else { QUIET };
+            models_due = clock::now() + again;
+        }
+        let scraped = scrape(&mut fetcher, &mut report).await;
+        failures = if scraped { 0 } else { failures.saturating_add(1) };
+        let observation =
+            if scraped { Observation::Report(plain(&report)) } else { Observation::ScrapeFailed };
+        let busy = pool.observe(endpoint, observation);
+        let pause = match failures {
+            0 if busy => BUSY,
+            0..=3 => QUIET,
+            _ => (QUIET * failures.min(10)).min(MOST_PATIENT),
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn scrape(fetcher: &mut Fetcher, report: &mut EngineReport) -> bool {
+    match fetcher.get("/metrics", MOST_BYTES, DEADLINE).await {
+        Ok((200, body)) => llm::scan_metrics(body, report).is_ok(),
+        _ => false,
+    }
+}
+
+/// The engine's report in the picker's terms.
+fn plain(report: &EngineReport) -> Report {
+    let capacity = match (report.block_tokens, report.kv_blocks) {
+        (Some(tokens), Some(blocks)) => Some(u64::from(tokens) * u64::from(blocks)),
+        _ => None,
+    };
+    Report {
+        running: report.running,
+        waiting: report.waiting,
+        kv_used: report.kv_used,
+        kv_tokens: capacity,
+        adapters_running: report.adapters_running.iter().map(str::to_owned).collect(),
+        adapters_waiting: report.adapters_waiting.iter().map(str::to_owned).collect(),
+        max_adapters: report.max_adapters,
+    }
+}
+
+impl Pool {
+    /// Takes in what a server said; tells whether it has work.
+    fn observe(self: &Arc<Self>, endpoint: &Endpoint, observation: Observation) -> bool {
+        if let Observation::Report(Report { kv_tokens: Some(tokens), .. }) = &observation {
+            let blocks = tokens.saturating_mul(BYTES_PER_TOKEN) / llm::BLOCK_BYTES as u64;
+            self.prefixes.write().set_capacity(endpoint.id, blocks.min(u64::from(u32::MAX)) as u32);
+        }
+        let mut busy = false;
+        self.act(|state| {
+            let wakes = state.observe(clock::now(), endpoint.id, observation);
+            busy = state.in_flight(endpoint.id) > 0;
+            wakes
+        });
+        busy
+    }
+
+    /// Tells the picker which models and adapters a server announces.
+    pub(super) fn announce(self: &Arc<Self>, endpoint: &Endpoint) {
+        let announced = endpoint
+            .announced
+            .cards()
+            .iter()
+            .map(|card| picker::Announced { id: card.id.clone(), is_adapter: card.parent.is_some() })
+            .collect();
+        self.act(|state| state.observe(clock::now(), endpoint.id, Observation::Models(announced)));
+    }
+}
+
+/// Ends waits that are over, in all pools, until the proxy stops.
+pub(crate) async fn expire_queues(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(Duration::from_millis(50));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shared.stop.cancelled() => return,
+        }
+        for pool in shared.live.load().all_pools() {
+            pool.expire();
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The way back: from the first byte of an endpoint's answer to the last byte at the client.
+//!
+//! [`begin`] reads until the answer is decided: the response head or, for an event stream, its
+//! first event, since an engine sends `200` before it knows whether it can answer. [`finish`]
+//! then forwards what each read brings with one write, waits for a slow client before it reads on,
+//! scans the bytes on the side, and watches for the client to leave.
+
+mod reply;
+
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::failure::{Cause, Failure, Phase};
+use crate::limits::Limits;
+use crate::listener::h1::{Client, poll_read};
+use crate::pool::lease::Lease;
+use crate::upstream::h1::Upstream;
+use crate::worker::{OutBuffer, Scratch};
+use picker::Micros;
+pub(crate) use reply::Reply;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+/// What happened while waiting for an endpoint.
+enum Event {
+    Bytes(Scratch, usize),
+    Broken(io::Error),
+    ClientGone,
+    Late,
+}
+
+async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> Event {
+    poll_fn(|cx| {
+        match poll_read(&mut upstream.stream, cx) {
+            Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+            Poll::Pending => {}
+        }
+        if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
+            return Poll::Ready(Event::ClientGone);
+        }
+        if client.poll_late(cx) {
+            return Poll::Ready(Event::Late);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// When the wait for the response head ends, and what the failure is then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadDeadline {
+    pub(crate) due: Micros,
+    pub(crate) cause: Cause,
+}
+
+/// A decided answer: the reply and the bytes for the client that are ready so far.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) reply: Reply,
+    pub(crate) ready: OutBuffer,
+    /// Raw body bytes of the read that decided it: forwarded from the read buffer.
+    pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
+}
+
+/// Reads until the answer is decided. Nothing has been sent to the client then.
+///
+/// # Errors
+/// The endpoint closed, reset, sent what HTTP/1.1 forbids, was late, or began its event stream
+/// with an error event; or the client left.
+pub(crate) async fn begin(
+    client: &mut Client,
+    upstream: &mut Upstream,
+    x: &Exchange,
+    limits: &Limits,
+    deadline: HeadDeadline,
+) -> Result<Begun, Failure> {
+    let mut reply = Reply::new(x, limits);
+    let mut partial = OutBuffer::empty();
+    let mut ready = OutBuffer::take();
+    let mut received = false;
+    client.set_deadline(Some(deadline.due));
+    loop {
+        let (scratch, count) = match next(client, upstream, limits).await {
+            Event::Bytes(scratch, count) => (scratch, count),
+            Event::Broken(error) => return Err(broken(&error, received)),
+            Event::ClientGone => return Err(Failure::client_gone(Phase::Head)),
+            Event::Late if reply.holds() => {
+                client.set_deadline(None);
+                return Ok(Begun { reply, ready, raw: None });
+            }
+            Event::Late => return Err(late(deadline.cause)),
+        };
+        if count == 0 && !reply.has_head() {
+            return Err(closed_early(received));
+        }
+        received = true;
+        if reply.has_head() {
+            reply.take(scratch.get(..count).unwrap_or_default(), &mut ready)?;
+        } else if let Some(raw) = first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))? {
+            client.set_deadline(None);
+            return Ok(Begun { reply, ready, raw: Some(raw) });
+        } else if reply.holds() {
+            client.set_deadline(Some(clock::now() + limits.first_event_hold));
+        }
+        if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
+            client.set_deadline(None);
+            return Ok(Begun { reply, ready, raw: None });
+        }
+    }
+}
+
+/// Bytes before the head is complete. Returns the body bytes to forward as they are, where the
+/// reply passes them so and the head came in one read.
+fn first_bytes(
+    reply: &mut Reply,
+    partial: &mut OutBuffer,
+    ready: &mut OutBuffer,
+    (scratch, count): (Scratch, usize),
+) -> Result<Option<(Scratch, std::ops::Range<usize>)>, Failure> {
+    let bytes = scratch.get(..count).unwrap_or_default();
+    if partial.is_empty() {
+        return match reply.parse_head(bytes)? {
+            Some(start) if reply.passes_raw() => {
+                let used = reply.scan_raw(bytes.get(start..).unwrap_or_default())?;
+                Ok(Some((scratch, start..start + used)))
+            }
+            Some(start) => {
+                reply.take(bytes.get(start..).unwrap_or_default(), ready)?;
+                Ok(None)
+            }
+            None => {
+                partial.extend_from_slice(bytes);
+                Ok(None)
+            }
+        };
+    }
+    partial.extend_from_slice(bytes);
+    if let Some(start) = reply.parse_head(partial)? {
+        let held = std::mem::replace(partial, OutBuffer::empty());
+        reply.take(held.get(start..).unwrap_or_default(), ready)?;
+    }
+    Ok(None)
+}
+
+/// What a relay needs besides the client: where bytes come from, whom to tell of the first token,
+/// and when it must be over.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    pub(crate) upstream: &'a mut Upstream,
+    pub(crate) lease: &'a mut Lease,
+    pub(crate) limits: &'a Limits,
+    pub(crate) due: Option<Micros>,
+}
+
+impl Way<'_> {
+    /// Notes the first token once there is one; answers that are no stream count with their head.
+    fn first_token(&mut self, reply: &Reply, x: &mut Exchange) {
+        if x.timings.first_token.0 == 0 && !reply.holds() {
+            x.timings.first_token = clock::now();
+            self.lease.first_token();
+        }
+    }
+}
+
+/// Sends head and body to the client until the response ends. Whatever happens, `x` knows then
+/// what was sent and learnt.
+///
+/// # Errors
+/// The client left, or the endpoint's answer was cut; the client has been told in the way that is
+/// left at that point (a typed error event, or a connection that ends early).
+pub(crate) async fn finish(
+    client: &mut Client,
+    x: &mut Exchange,
+    mut way: Way<'_>,
+    begun: Begun,
+) -> Result<Reply, Failure> {
+    let Begun { mut reply, ready, raw } = begun;
+    way.first_token(&reply, x);
+    let mut head = OutBuffer::take();
+    reply.write_head(x, client, &mut head);
+    x.response.head_sent = true;
+    x.response.status = reply.head.status();
+    let body = match &raw {
+        Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
+        None => &[],
+    };
+    let mut sent = reply.send(client, &head, &ready, body).await;
+    drop((ready, raw, head));
+    if sent.is_ok() {
+        // No retry any more: the request's memory goes back while the stream runs.
+        x.body.release();
+        sent = stream(client, x, &mut way, &mut reply).await;
+    }
+    reply.record(x);
+    sent.map(|()| reply)
+}
+
+async fn stream(
+    client: &mut Client,
+    x: &mut Exchange,
+    way: &mut Way<'_>,
+    reply: &mut Reply,
+) -> Result<(), Failure> {
+    let limits = way.limits;
+    while !reply.is_done() {
+        client.flush(limits).await?;
+        let idle_at = clock::now() + limits.stream_idle;
+        client.set_deadline(Some(way.due.map_or(idle_at, |due| due.min(idle_at))));
+        let failure = match next(client, way.upstream, limits).await {
+            Event::Bytes(scratch, count) if count > 0 => {
+                forward(client, reply, (scratch, count)).await?;
+                way.first_token(reply, x);
+                continue;
+            }
+            Event::Bytes(..) if reply.ends_at_close() => break,
+            Event::Bytes(..) => closed_mid_stream(),
+            Event::Broken(error) => reset_mid_stream(&error),
+            Event::ClientGone => return Err(Failure::client_gone(Phase::Stream)),
+            Event::Late if way.due.is_some_and(|due| due < idle_at) => out_of_time(),
+            Event::Late => idle(limits),
+        };
+        return Err(cut(client, reply, limits, failure).await);
+    }
+    client.set_deadline(None);
+    if let Some(failure) = reply.cut_by_engine() {
+        return Err(cut(client, reply, limits, failure).await);
+    }
+    reply.end(client).await?;
+    client.flush(limits).await
+}
+
+/// One read, one write: never split, never wait for more.
+async fn forward(
+    client: &mut Client,
+    reply: &mut Reply,
+    (scratch, count): (Scratch, usize),
+) -> Result<(), Failure> {
+    let bytes = scratch.get(..count).unwrap_or_default();
+    if reply.passes_raw() {
+        let used = reply.scan_raw(bytes)?;
+        return reply.send(client, &[], &[], bytes.get(..used).unwrap_or_default()).await;
+    }
+    let mut ready = OutBuffer::take();
+    reply.take(bytes, &mut ready)?;
+    drop(scratch);
+    reply.send(client, &[], &ready, &[]).await
+}
+
+/// Tells the client that its answer ends too early, and returns the failure.
+async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: Failure) -> Failure {
+    if reply.write_cut(client, &failure).await.is_ok() {
+        // The client may have left meanwhile; the failure to report is the first one.
+        let _ = client.flush(limits).await;
+    }
+    failure
+}
+
+fn broken(error: &io::Error, received: bool) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset if !received => {
+            Failure::new(Phase::Head, Cause::ClosedEarly, "the endpoint reset the connection before it answered")
+        }
+        _ => Failure::new(Phase::Head, Cause::Reset, format!("the connection to the endpoint broke: {error}")),
+    }
+}
+
+fn closed_early(received: bool) -> Failure {
+    if received {
+        Failure::new(Phase::Head, Cause::Reset, "the endpoint closed the connection within its response head")
+    } else {
+        Failure::new(Phase::Head, Cause::ClosedEarly, "the endpoint closed the connection before it answered")
+    }
+}
+
+fn late(cause: Cause) -> Failure {
+    Failure::new(Phase::Head, cause, "the endpoint did not begin its answer in time")
+}
+
+fn closed_mid_stream() -> Failure {
+    Failure::new(Phase::Stream, Cause::Cut, "the endpoint closed the connection before its answer was complete")
+}
+
+fn reset_mid_stream(error: &io::Error) -> Failure {
+    Failure::new(Phase::Stream, Cause::Cut, format!("the connection to the endpoint broke in mid-answer: {error}"))
+}
+
+fn out_of_time() -> Failure {
+    let message = "the route's request timeout passed in mid-answer";
+    Failure::new(Phase::Stream, Cause::RouteTimeout, message)
+}
+
+fn idle(limits: &Limits) -> Failure {
+    let message = format!("the endpoint sent nothing for {:?}", limits.stream_idle);
+    Failure::new(Phase::Stream, Cause::StreamIdle, message)
+}

@@ -1,0 +1,325 @@
+//! One response on its way to the client: framing, scans, the held head, and how it may end.
+//!
+//! Bodies that need no change pass with their framing, byte for byte (`passes_raw`). Event streams
+//! are framed anew, one chunk a read, so that a cut can be told at any event border.
+
+use crate::exchange::Exchange;
+use crate::failure::{Cause, Failure, Phase};
+use crate::limits::Limits;
+use crate::listener::h1::Client;
+use crate::worker::OutBuffer;
+use http1::{BodyReader, Framing, Parsed, ResponseHead};
+use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
+
+/// What is read from the body on the side.
+#[derive(Debug)]
+enum Scan {
+    Nothing,
+    Body(BodyScan),
+    Stream(Box<StreamScan>),
+}
+
+/// How the body is framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outgoing {
+    /// As it came.
+    Raw,
+    Chunked,
+    /// The body ends with the connection (HTTP/1.0 clients).
+    Close,
+}
+
+/// A response and its progress.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) head: ResponseHead,
+    limits: http1::Limits,
+    reader: BodyReader,
+    scan: Scan,
+    rename: Option<ModelRename>,
+    api: Api,
+    was_head: bool,
+    has_head: bool,
+    framing: Outgoing,
+    /// Bytes came after the end of the response: the connection is not reused.
+    extra: bool,
+    cut: bool,
+    /// The last chunk went out with the last payload.
+    ended: bool,
+    sent: u64,
+    asked_model: Option<String>,
+}
+
+impl Reply {
+    pub(crate) fn new(x: &Exchange, limits: &Limits) -> Self {
+        Self {
+            head: ResponseHead::new(),
+            limits: limits.http1.clone(),
+            reader: BodyReader::new(Framing::None, &limits.http1),
+            scan: Scan::Nothing,
+            rename: None,
+            api: x.api,
+            was_head: x.head.method() == "HEAD",
+            has_head: false,
+            framing: Outgoing::Raw,
+            extra: false,
+            cut: false,
+            ended: false,
+            sent: 0,
+            asked_model: x.renamed.then(|| x.model.clone()),
+        }
+    }
+
+    pub(crate) fn has_head(&self) -> bool {
+        self.has_head
+    }
+
+    /// Parses the response head; interim (1xx) heads are dropped. Returns where the body starts.
+    pub(crate) fn parse_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let mut start = 0;
+        loop {
+            let rest = bytes.get(start..).unwrap_or_default();
+            let parsed = self.head.parse(rest, self.was_head, &self.limits);
+            match parsed.map_err(|refusal| bad_response(&refusal))? {
+                Parsed::Incomplete => return Ok(None),
+                Parsed::Complete { head_bytes } => start += head_bytes,
+            }
+            if self.head.status() >= 200 {
+                self.prepare();
+                return Ok(Some(start));
+            }
+            self.head.clear();
+        }
+    }
+
+    fn prepare(&mut self) {
+        self.has_head = true;
+        self.reader = BodyReader::new(self.head.framing(), &self.limits);
+        let is_stream = self.head.is_event_stream();
+        let has_body = self.head.framing() != Framing::None;
+        self.scan = match self.api {
+            Api::Other => Scan::Nothing,
+            _ if is_stream => Scan::Stream(Box::new(StreamScan::new(self.api))),
+            _ if self.head.is_json() && has_body => Scan::Body(BodyScan::new()),
+            _ => Scan::Nothing,
+        };
+        if let Some(model) = &self.asked_model
+            && has_body
+            && !matches!(self.scan, Scan::Nothing)
+        {
+            self.rename = Some(ModelRename::new(self.api, model, is_stream));
+        }
+        if self.is_stream() || self.rename.is_some() {
+            self.framing = Outgoing::Chunked;
+        }
+    }
+
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.scan, Scan::Stream(_))
+    }
+
+    /// An event stream with status 200 that has shown no event yet.
+    pub(crate) fn holds(&self) -> bool {
+        self.has_head
+            && self.is_stream()
+            && self.head.status() == 200
+            && self.first_event().is_none()
+    }
+
+    fn first_event(&self) -> Option<FirstEvent> {
+        match &self.scan {
+            Scan::Stream(scan) => scan.first_event(),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer can go out now. `at_end`: the endpoint closed; `full`: no more is held.
+    ///
+    /// # Errors
+    /// The stream began with an error event.
+    pub(crate) fn decided(&self, at_end: bool, full: bool) -> Result<bool, Failure> {
+        if !self.has_head {
+            return Ok(false);
+        }
+        if let Some(FirstEvent::Error { status }) = self.first_event()
+            && self.head.status() == 200
+        {
+            let message = "the engine answered with an error event in place of its first token";
+            let cause = Cause::EngineErrorFirst { status };
+            return Err(Failure::new(Phase::Head, cause, message));
+        }
+        Ok(!self.holds() || at_end || full || self.reader.is_done())
+    }
+
+    /// Whether body bytes go to the client as they came, framing and all.
+    pub(crate) fn passes_raw(&self) -> bool {
+        self.framing == Outgoing::Raw && self.head.framing() != Framing::Close
+    }
+
+    /// Follows raw body bytes; returns how many belong to this response.
+    pub(crate) fn scan_raw(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        let Self { reader, scan, .. } = self;
+        let used = reader
+            .feed(bytes, |part| {
+                if let Scan::Body(scan) = scan {
+                    scan.feed(part);
+                }
+            })
+            .map_err(|refusal| bad_response(&refusal))?;
+        self.extra |= used < bytes.len();
+        Ok(used)
+    }
+
+    /// Takes body bytes off their framing and appends to `ready` what the client gets of them.
+    pub(crate) fn take(&mut self, bytes: &[u8], ready: &mut Vec<u8>) -> Result<(), Failure> {
+        let Self { reader, scan, rename, cut, .. } = self;
+        let mut put = |part: &[u8]| match rename {
+            Some(rename) => rename.feed(part, ready),
+            None => ready.extend_from_slice(part),
+        };
+        let used = reader
+            .feed(bytes, |part| match scan {
+                _ if *cut => {}
+                Scan::Stream(scan) => {
+                    let seen = scan.feed(part);
+                    *cut = seen.cut_at.is_some();
+                    put(seen.cut_at.and_then(|at| part.get(..at)).unwrap_or(part));
+                }
+                Scan::Body(scan) => {
+                    scan.feed(part);
+                    put(part);
+                }
+                Scan::Nothing => put(part),
+            })
+            .map_err(|refusal| bad_response(&refusal))?;
+        if (self.reader.is_done() || self.cut)
+            && let Some(rename) = &mut self.rename
+        {
+            rename.finish(ready);
+        }
+        self.extra |= used < bytes.len();
+        Ok(())
+    }
+
+    /// The head for the client, with the framing that the client can read.
+    pub(crate) fn write_head(&mut self, x: &mut Exchange, client: &Client, out: &mut Vec<u8>) {
+        let came = self.head.framing();
+        if self.framing == Outgoing::Raw && came == Framing::Close {
+            self.framing = Outgoing::Chunked;
+        }
+        let chunks = self.framing == Outgoing::Chunked || came == Framing::Chunked;
+        if client.old && chunks {
+            self.framing = Outgoing::Close;
+        }
+        let framing = match self.framing {
+            Outgoing::Raw => came,
+            Outgoing::Chunked => Framing::Chunked,
+            Outgoing::Close => Framing::Close,
+        };
+        x.response.is_stream = self.is_stream();
+        x.keep_alive &= self.framing != Outgoing::Close;
+        crate::headers::respond(x, &mut self.head);
+        self.head.write(framing, x.keep_alive, out);
+    }
+
+    /// One write: the head so far, then payload in our framing, or raw bytes.
+    pub(crate) async fn send(
+        &mut self,
+        client: &mut Client,
+        head: &[u8],
+        payload: &[u8],
+        raw: &[u8],
+    ) -> Result<(), Failure> {
+        self.sent += (payload.len() + raw.len()) as u64;
+        if payload.is_empty() {
+            let nothing = head.is_empty() && raw.is_empty();
+            return if nothing { Ok(()) } else { client.offer(head, raw).await };
+        }
+        if self.framing != Outgoing::Chunked {
+            return client.offer(head, payload).await;
+        }
+        let mut chunk = OutBuffer::take();
+        chunk.extend_from_slice(head);
+        http1::write_chunk(payload, &mut chunk);
+        if self.reader.is_done() && self.cut_by_engine().is_none() {
+            chunk.extend_from_slice(http1::LAST_CHUNK);
+            self.ended = true;
+        }
+        client.offer(&chunk, b"").await
+    }
+
+    /// The end of a body that is framed by us.
+    pub(crate) async fn end(&mut self, client: &mut Client) -> Result<(), Failure> {
+        match self.framing {
+            Outgoing::Chunked if !self.ended => client.offer(http1::LAST_CHUNK, b"").await,
+            Outgoing::Chunked | Outgoing::Raw | Outgoing::Close => Ok(()),
+        }
+    }
+
+    /// Ends a response that is not complete: an event stream with a typed error event, anything
+    /// else by closing the connection short of its end.
+    pub(crate) async fn write_cut(
+        &mut self,
+        client: &mut Client,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
+        let Scan::Stream(scan) = &self.scan else { return Ok(()) };
+        let mut event = OutBuffer::take();
+        if !scan.at_event_border() {
+            // What the client has of the last event is not an event: end it, unfinished.
+            event.extend_from_slice(b"\n\n");
+        }
+        llm::error_event(self.api.dialect(), &failure.text(), &mut event);
+        self.send(client, &[], &event, &[]).await?;
+        self.end(client).await
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.reader.is_done() || self.cut
+    }
+
+    /// Whether an end of the connection is the end of the body.
+    pub(crate) fn ends_at_close(&self) -> bool {
+        self.reader.ends_at_close()
+    }
+
+    /// A stream that the engine gave up, or that ended cleanly but without its end mark.
+    pub(crate) fn cut_by_engine(&self) -> Option<Failure> {
+        if self.cut {
+            let message = "the engine stopped its answer before it was complete";
+            return Some(Failure::new(Phase::Stream, Cause::Cut, message));
+        }
+        let Scan::Stream(scan) = &self.scan else { return None };
+        let marks = matches!(self.api, Api::ChatCompletions | Api::Completions | Api::Messages);
+        let ended = self.reader.is_done() || self.reader.ends_at_close();
+        let open = matches!(scan.ended(), Ended::Open);
+        (marks && ended && open && self.head.status() == 200).then(|| {
+            let message = "the engine ended its stream without the end mark";
+            Failure::new(Phase::Stream, Cause::Cut, message)
+        })
+    }
+
+    pub(crate) fn reusable(&self) -> bool {
+        let complete = self.reader.is_done() && !self.extra;
+        complete && self.head.keep_alive() && !self.reader.ends_at_close()
+    }
+
+    /// What was learnt from the body, for the log, the metrics and the picker.
+    pub(crate) fn record(&self, x: &mut Exchange) {
+        x.response.bytes = self.sent;
+        x.response.usage = match &self.scan {
+            Scan::Nothing => None,
+            Scan::Body(scan) => scan.usage(),
+            Scan::Stream(scan) => Some(scan.usage()),
+        };
+        if let Scan::Stream(scan) = &self.scan {
+            x.response.events = scan.events();
+        }
+    }
+}
+
+fn bad_response(refusal: &http1::Refusal) -> Failure {
+    let mut message = String::from("the endpoint's response is not valid HTTP/1.1: ");
+    message.push_str(refusal.message);
+    Failure::new(Phase::Head, Cause::BadResponse, message)
+}

@@ -1,0 +1,55 @@
+//! Which rule serves a request: asks the bind's route table, which never allocates.
+
+use crate::exchange::Exchange;
+use crate::failure::{Cause, Failure, Phase};
+use crate::live::Live;
+use config::{RequestView, RouteMatch};
+use http1::RequestHead;
+use std::net::SocketAddr;
+
+/// A request head as the route table wants to see it.
+#[derive(Debug)]
+pub(crate) struct View<'a>(pub(crate) &'a RequestHead);
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &str {
+        self.0.method()
+    }
+    fn host(&self) -> &str {
+        self.0.host()
+    }
+    fn path(&self) -> &str {
+        self.0.path()
+    }
+    fn query(&self) -> Option<&str> {
+        self.0.query()
+    }
+    fn header(&self, lowercase_name: &str) -> Option<&[u8]> {
+        self.0.get(lowercase_name)
+    }
+}
+
+/// Finds the rule and notes it in the exchange.
+///
+/// # Errors
+/// No listener of the bind has this host, or no route matches: 404.
+pub(crate) fn find(live: &Live, bind: SocketAddr, x: &mut Exchange) -> Result<(), Failure> {
+    let Some(bind) = live.bind(bind) else {
+        return Err(Failure::new(Phase::Route, Cause::NoRoute, "this listener is going away"));
+    };
+    match bind.route(&View(&x.head)) {
+        RouteMatch::Found { listener, rule, matched_prefix } => {
+            x.trusted = listener.trust_inference_headers;
+            x.matched_prefix = matched_prefix;
+            x.rule = Some(rule.clone());
+            Ok(())
+        }
+        RouteMatch::NoListener => Err(no_route(x, "no listener has the host")),
+        RouteMatch::NoRoute { .. } => Err(no_route(x, "no route matches")),
+    }
+}
+
+fn no_route(x: &Exchange, what: &str) -> Failure {
+    let (method, host, path) = (x.head.method(), x.head.host(), x.head.path());
+    Failure::new(Phase::Route, Cause::NoRoute, format!("{what}: {method} {host} {path}"))
+}

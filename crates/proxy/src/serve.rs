@@ -1,0 +1,147 @@
+//! The pipeline: what happens to every request, in order. Read this first.
+//!
+//! admit -> understand -> route -> policies -> queue and pick -> endpoint -> relay -> settle.
+//! Each stage fills its fields of the [`Exchange`] or ends the request with a [`Failure`]; there is
+//! one place that answers a failure and one that counts and logs, whatever happened.
+
+use crate::answer;
+use crate::clock;
+use crate::exchange::Exchange;
+use crate::failure::{Cause, Failure, Phase};
+use crate::forward;
+use crate::headers;
+use crate::listener::h1::Client;
+use crate::live::{Live, Shared};
+use crate::policies;
+use crate::route;
+use crate::worker::{Local, OutBuffer};
+use config::Target;
+use llm::Api;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Serves one request; tells whether the connection goes on.
+pub(crate) async fn serve(
+    local: &Local,
+    shared: &Arc<Shared>,
+    client: &mut Client,
+    x: &mut Exchange,
+    bind: SocketAddr,
+) -> bool {
+    x.keep_alive = x.head.keep_alive() && !client.is_draining();
+    x.explain = shared.explain;
+    let live = local.live();
+    if let Err(failure) = stages(local, shared, &live, client, x, bind).await {
+        fail(shared, client, x, failure).await;
+    }
+    record(local, x);
+    x.keep_alive && !client.gone
+}
+
+async fn stages(
+    local: &Local,
+    shared: &Arc<Shared>,
+    live: &Live,
+    client: &mut Client,
+    x: &mut Exchange,
+    bind: SocketAddr,
+) -> Result<(), Failure> {
+    headers::admit(local, x);
+    understand(x)?;
+    if answer::models_list(shared, live, client, x).await? {
+        return Ok(());
+    }
+    route::find(live, bind, x)?;
+    let Some(rule) = x.rule.clone() else { return Ok(()) };
+    if let Some(redirect) = policies::request(&rule.filters, x) {
+        return answer::redirect(client, x, &redirect).await;
+    }
+    if let Some(fault) = &rule.fault {
+        return Err(Failure::new(Phase::Route, Cause::InvalidBackend, fault.as_ref()));
+    }
+    let Some(backend) = rule.choose(local.draw()) else {
+        let message = "the rule has no backend that may be used";
+        return Err(Failure::new(Phase::Route, Cause::NoBackend, message));
+    };
+    if let Some(redirect) = policies::request(&backend.filters, x) {
+        return answer::redirect(client, x, &redirect).await;
+    }
+    let pool = match &backend.target {
+        Target::Pool(pool) => live.pool(&pool.name),
+        Target::Service(service) => live.service(service),
+        Target::Invalid { reason } => {
+            return Err(Failure::new(Phase::Route, Cause::InvalidBackend, reason.as_ref()));
+        }
+    };
+    let Some(pool) = pool else {
+        let message = "the backend of this rule does not exist any more";
+        return Err(Failure::new(Phase::Route, Cause::InvalidBackend, message));
+    };
+    x.pool = Some(pool.clone());
+    forward::forward(local, shared, client, x, &pool).await
+}
+
+/// Reads from the body what routing and picking need, without changing it.
+fn understand(x: &mut Exchange) -> Result<(), Failure> {
+    x.api = Api::of(x.head.method(), x.head.path());
+    if x.api == Api::Other {
+        return Ok(());
+    }
+    let peek = llm::peek(x.body.bytes(), x.api).map_err(|error| {
+        let cause = Cause::Refused { status: error.status(), code: error.code() };
+        Failure::new(Phase::Request, cause, error.to_string())
+    })?;
+    if let Some(model) = peek.model_str(x.body.bytes()) {
+        x.model.push_str(&model);
+        x.head.set(headers::MODEL_NAME, x.model.as_bytes());
+    }
+    x.peek = Some(peek);
+    Ok(())
+}
+
+/// Tells the client what went wrong, if it can still be told.
+async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failure: Failure) {
+    if client.gone || failure.cause == Cause::ClientGone {
+        x.response.client_gone = true;
+        x.keep_alive = false;
+        if !x.response.head_sent {
+            x.response.status = failure.cause.row().status;
+        }
+    } else if x.response.head_sent {
+        // The relay has told what could be told; this connection ends early.
+        x.keep_alive = false;
+    } else {
+        let mut out = OutBuffer::take();
+        let fields = headers::own_fields(x);
+        failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
+        x.response.status = failure.cause.row().status;
+        x.response.head_sent = true;
+        let told = client.offer(&out, b"").await;
+        drop(out);
+        if told.is_err() || client.flush(&shared.limits).await.is_err() {
+            x.keep_alive = false;
+        }
+    }
+    x.failure = Some(failure);
+}
+
+/// Counts and logs, once for every request.
+fn record(local: &Local, x: &mut Exchange) {
+    x.timings.ended = clock::now();
+    local.metrics.count(x);
+    local.log.borrow_mut().push(x);
+}
+
+/// Answers bytes that are not a request, counts and logs them; the connection ends.
+pub(crate) async fn refuse(
+    local: &Local,
+    shared: &Arc<Shared>,
+    client: &mut Client,
+    x: &mut Exchange,
+    failure: Failure,
+) {
+    x.keep_alive = false;
+    local.metrics.counted.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    fail(shared, client, x, failure).await;
+    record(local, x);
+}

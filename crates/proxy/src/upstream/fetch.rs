@@ -1,0 +1,117 @@
+//! One GET over a connection that is kept: for scrapes and model lists, off the request path.
+
+use crate::worker::no_delay;
+use http1::{BodyReader, Limits, Parsed, ResponseHead};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A client for one endpoint. Not for requests of users: no streaming, bodies are bounded.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    address: SocketAddr,
+    kept: Option<TcpStream>,
+    received: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Fetcher {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, kept: None, received: Vec::new(), body: Vec::new() }
+    }
+
+    /// Status and body of `GET path`, all within `deadline`. A kept connection that turns out to
+    /// be closed is replaced once.
+    ///
+    /// # Errors
+    /// Connect and read errors, a response that HTTP/1.1 forbids, a body over `most` bytes, and
+    /// `TimedOut`.
+    pub(crate) async fn get(
+        &mut self,
+        path: &str,
+        most: usize,
+        deadline: Duration,
+    ) -> io::Result<(u16, &[u8])> {
+        let kept = self.kept.is_some();
+        let first = self.bounded(path, most, deadline).await;
+        let status = match first {
+            Err(error) if kept && error.kind() != io::ErrorKind::TimedOut => {
+                self.bounded(path, most, deadline).await?
+            }
+            other => other?,
+        };
+        Ok((status, &self.body))
+    }
+
+    async fn bounded(&mut self, path: &str, most: usize, deadline: Duration) -> io::Result<u16> {
+        match tokio::time::timeout(deadline, self.attempt(path, most)).await {
+            Ok(done) => done,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+        }
+    }
+
+    async fn attempt(&mut self, path: &str, most: usize) -> io::Result<u16> {
+        let mut stream = match self.kept.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.address).await?;
+                no_delay(&stream);
+                stream
+            }
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: penstock\r\naccept: */*\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes()).await?;
+        self.received.clear();
+        self.body.clear();
+        let limits = Limits::default();
+        let mut head = ResponseHead::new();
+        let head_bytes = loop {
+            if stream.read_buf(&mut self.received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match head.parse(&self.received, false, &limits).map_err(invalid)? {
+                Parsed::Complete { head_bytes } if head.status() < 200 => {
+                    self.received.drain(..head_bytes);
+                }
+                Parsed::Complete { head_bytes } => break head_bytes,
+                Parsed::Incomplete => {}
+            }
+        };
+        self.received.drain(..head_bytes);
+        let mut reader = BodyReader::new(head.framing(), &limits);
+        let mut extra = false;
+        loop {
+            let body = &mut self.body;
+            let used = reader
+                .feed(&self.received, |part| body.extend_from_slice(part))
+                .map_err(invalid)?;
+            extra |= used < self.received.len();
+            self.received.clear();
+            if self.body.len() > most {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is too large"));
+            }
+            if reader.is_done() {
+                break;
+            }
+            if stream.read_buf(&mut self.received).await? == 0 {
+                if reader.ends_at_close() {
+                    return Ok(head.status());
+                }
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        if head.keep_alive() && !extra {
+            self.kept = Some(stream);
+        }
+        Ok(head.status())
+    }
+}
+
+fn invalid(refusal: http1::Refusal) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, refusal.to_string())
+}

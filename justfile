@@ -1,0 +1,56 @@
+# The contributor's menu. Each recipe is one command that also works without just.
+
+# List the recipes
+default:
+    @just --list
+
+# Compile everything, tests and tools included
+check:
+    cargo check --workspace --all-targets
+
+# Run the tests, of one crate if named
+test crate="":
+    cargo test {{ if crate == "" { "--workspace" } else { "-p " + crate } }}
+
+# What a reviewer's machine says: clippy without a warning, formatting
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo fmt --all --check
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Build the API documentation
+docs:
+    cargo doc --workspace --no-deps
+
+# Penstock, the bare floor and its peers in one run: CPU, memory, instructions
+floor:
+    cargo build --release -p penstock -p bench
+    cargo run --release -q -p bench -- run
+
+# The same with options, for example: just bench --only 1k,paced --pairs 20
+bench *ARGS:
+    cargo build --release -p penstock -p bench
+    cargo run --release -q -p bench -- run {{ ARGS }}
+
+# The tests of the simulator
+sim:
+    cargo test -p sim
+
+# The real binary end to end
+e2e:
+    cargo test -p penstock
+
+# Against real model servers
+real:
+    tests/real/run.sh
+
+# Fuzz one target (needs cargo-fuzz and a nightly toolchain)
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run {{ TARGET }} {{ ARGS }}
+
+# What continuous integration runs
+ci:
+    .ci/run

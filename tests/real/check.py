@@ -1,0 +1,399 @@
+#!/usr/bin/env python3
+"""The real-server run: two vLLM replicas behind `penstock run`, checked with the official clients.
+
+Replica 1 has only lora-a, replica 2 only lora-b, and neither reports cached tokens at first; what the
+replicas did is read from their own counters. Checks run in the order of CHECKS, each with a deadline; a
+failed one does not stop the rest. Breaking replicas is in broken.py. Started by run.sh.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+
+import anthropic
+import openai
+
+import broken
+from chat import chat, chat_body, in_threads
+from servers import Failed, Gateway, Replica, get, wait_until
+
+START_SECONDS = 300
+MODELS = {"tiny", "lora-a", "lora-b"}
+WORDS = "the of to in hello world token cache prefix queue request route replica gateway stream answer".split()
+
+
+def expect(holds, text):
+    if not holds:
+        raise Failed(text)
+
+
+def question(text):
+    return [{"role": "user", "content": text}]
+
+
+class Run:
+    """What the checks share: both replicas, the gateway and the official clients."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.replicas = [Replica(1, "lora-a", settings), Replica(2, "lora-b", settings)]
+        self.gateway = None
+        self.openai = None
+        self.anthropic = None
+
+    def start(self):
+        for replica in self.replicas:
+            replica.start()
+        for replica in self.replicas:
+            print(f"replica {replica.number} at {replica.url} up after {replica.wait_until_up(START_SECONDS):.0f} s")
+        self.gateway = Gateway(self.replicas, self.settings)
+        seconds = self.gateway.wait_until_up(30)
+        print(f"penstock at {self.gateway.url}, admin {self.gateway.admin_url}, ready after {seconds:.1f} s")
+        # No retries of the clients' own: they would hide what the gateway did.
+        shared = {"api_key": "unused", "max_retries": 0, "timeout": 60}
+        self.openai = openai.OpenAI(base_url=f"{self.gateway.url}/v1", **shared)
+        self.anthropic = anthropic.Anthropic(base_url=self.gateway.url, **shared)
+
+    def end(self):
+        processes = [replica.process for replica in self.replicas]
+        if self.gateway:
+            processes.insert(0, self.gateway.process)
+        for process in processes:
+            if process:
+                process.kill()
+
+    def served(self):
+        """Requests that each replica has finished, from its own counter."""
+        return [replica.count("request_success_total") for replica in self.replicas]
+
+    def wait_for_served(self, before, total):
+        """Each replica's share once `total` more requests are counted; the counter trails an answer a little."""
+
+        def shares():
+            now = [after - earlier for after, earlier in zip(self.served(), before)]
+            return now if sum(now) >= total else None
+
+        return wait_until(shares, 15, f"{total} more requests in the replicas' counters")[0]
+
+    def wait_until_idle(self):
+        def is_idle():
+            counts = [r.count(f"num_requests_{state}") for r in self.replicas for state in ("running", "waiting")]
+            return not any(counts)
+
+        wait_until(is_idle, 30, "both replicas idle")
+
+
+def lists_all_models(run):
+    def listed():
+        names = {model.id for model in run.openai.models.list()}
+        return names if names == MODELS else None
+
+    _, seconds = wait_until(listed, 10, f"/v1/models listing exactly {sorted(MODELS)}")
+    return f"all three names {seconds:.1f} s after readiness"
+
+
+def refuses_an_unknown_model(run):
+    before = run.served()
+    try:
+        run.openai.chat.completions.create(model="tinny", messages=question("hello"), max_tokens=4)
+    except openai.NotFoundError as problem:
+        expect(problem.code == "model_not_found", f"code {problem.code!r}, body {problem.body}")
+        expect(run.served() == before, "a replica served the request")
+        return str(problem.body.get("message"))
+    raise Failed("the request was answered")
+
+
+def reports_usage_and_headers(run):
+    sent = "real-run-request-1"
+    create = run.openai.chat.completions.with_raw_response.create
+    raw = create(
+        model="tiny",
+        messages=question("hello"),
+        max_tokens=5,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+        extra_headers={"x-request-id": sent},
+    )
+    usage = [chunk.usage for chunk in raw.parse() if chunk.usage]
+    expect(len(usage) == 1, f"{len(usage)} chunks with usage")
+    expect(usage[0].completion_tokens == 5 and usage[0].prompt_tokens > 0, f"usage {usage[0]}")
+    expect(raw.headers.get("x-request-id") == sent, f"x-request-id {raw.headers.get('x-request-id')!r}")
+    endpoint = raw.headers.get("x-penstock-endpoint", "")
+    known = any(replica.address in endpoint for replica in run.replicas)
+    expect(known, f"x-penstock-endpoint {endpoint!r} is no replica's address")
+    raw = create(model="tiny", messages=question("hello"), max_tokens=2)
+    expect(raw.headers.get("x-request-id"), "no x-request-id made where the client sent none")
+    return f"endpoint {endpoint}"
+
+
+def completes_200_streams_over_both(run):
+    before = run.served()
+
+    def one(number):
+        stream = run.openai.chat.completions.create(
+            model="tiny",
+            messages=question(f"{number} please explain the cache"),
+            max_tokens=16,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        reasons = [choice.finish_reason for chunk in stream for choice in chunk.choices if choice.finish_reason]
+        expect(reasons == ["length"], f"stream {number} finished with {reasons}")
+
+    in_threads(8, [lambda n=n: one(n) for n in range(200)], 120)
+    shares = run.wait_for_served(before, 200)
+    expect(sum(shares) == 200, f"the replicas served {shares}, not 200 in all")
+    expect(min(shares) >= 40, f"shares {shares}: both replicas should serve")
+    return f"shares {shares[0]:.0f} and {shares[1]:.0f}"
+
+
+def ends_streams_with_done(run):
+    body = chat_body("hello there", 12, True)
+    answers = in_threads(8, [lambda: chat(run.gateway.address, body)] * 40, 60)
+    bad = [str(answer) for answer in answers if not answer.is_complete()]
+    expect(not bad, f"{len(bad)} of 40 incomplete: {bad[:3]}")
+    return "40 raw streams with finish_reason and [DONE], nothing after it"
+
+
+class PrefixTrial:
+    """Twelve long system prompts, each first asked once, all at the same time, then each twice more."""
+
+    ROUNDS = 2
+
+    def __init__(self, run):
+        self.run = run
+        # New text in every trial: no replica may know it already.
+        rng = random.Random()
+        self.prompts = [" ".join(rng.choice(WORDS) for _ in range(400)) for _ in range(12)]
+
+    def ask(self, prompt, text, max_tokens):
+        raw = self.run.openai.chat.completions.with_raw_response.create(
+            model="tiny",
+            messages=[{"role": "system", "content": prompt}, *question(text)],
+            max_tokens=max_tokens,
+            extra_body={"ignore_eos": True},
+        )
+        return raw.headers.get("x-penstock-endpoint"), raw.parse().usage
+
+    def hits(self):
+        return [replica.count("prefix_cache_hits_total") for replica in self.run.replicas]
+
+    def prime(self):
+        """Side by side, so that load spreads them over both replicas: else one replica would hold them all."""
+        before = self.run.served()
+        in_threads(12, [lambda p=p: self.ask(p, "first", 64) for p in self.prompts], 60)
+        shares = self.run.wait_for_served(before, len(self.prompts))
+        expect(min(shares) >= 2, f"the prompts were not spread over the replicas: {shares}")
+        return shares
+
+    def measure(self):
+        """Hit tokens of the follow-ups, those that perfect placement gives, and the follow-ups' usage."""
+        self.run.wait_until_idle()
+        before = self.hits()
+        follow_ups = self.prompts * self.ROUNDS
+        random.shuffle(follow_ups)
+        answers = [self.ask(prompt, f"and {n}", 4) for n, prompt in enumerate(follow_ups)]
+        self.run.wait_until_idle()
+        hit_tokens = sum(self.hits()) - sum(before)
+        # Only whole blocks of 32 tokens can hit; at most 32 tokens of a prompt are the question and the frame.
+        wanted = sum((usage.prompt_tokens - 32) // 32 * 32 for _, usage in answers)
+        return hit_tokens, wanted, answers
+
+
+def follows_shared_prefixes_unreported(run):
+    trial = PrefixTrial(run)
+    shares = trial.prime()
+    hit_tokens, wanted, answers = trial.measure()
+    reported = [usage.prompt_tokens_details for _, usage in answers if usage.prompt_tokens_details]
+    expect(not reported, f"cached-token reporting is on: {reported[:1]}")
+    # Choosing at random gives about 0.6 here: a first follow-up meets its prefix every other time.
+    expect(hit_tokens >= 0.95 * wanted, f"{hit_tokens:.0f} tokens hit of {wanted} (prompts spread {shares})")
+    return f"{hit_tokens:.0f} tokens hit of {wanted} that can, prompts spread {shares[0]:.0f}:{shares[1]:.0f}"
+
+
+def follows_shared_prefixes_reported(run):
+    """After replica 2 came back with cached-token reporting on."""
+    trial = PrefixTrial(run)
+    shares = trial.prime()
+    hit_tokens, wanted, answers = trial.measure()
+    details = [usage.prompt_tokens_details for _, usage in answers]
+    reported = sum(detail.cached_tokens or 0 for detail in details if detail)
+    expect(reported > 0, "no answer reported cached tokens")
+    expect(hit_tokens >= 0.95 * wanted, f"{hit_tokens:.0f} tokens hit of {wanted} (prompts spread {shares})")
+    return f"{hit_tokens:.0f} tokens hit of {wanted} that can, {reported} of them reported in usage"
+
+
+def sends_adapters_home(run):
+    # The premise, at the replica itself: without the adapter it answers 404.
+    for replica, other in zip(run.replicas, reversed(run.replicas)):
+        answer = chat(replica.address, chat_body("hello", 2, False, other.adapter))
+        expect(answer.status == 404, f"replica {replica.number} has {other.adapter}: {answer}")
+
+    def one(adapter, number):
+        answer = run.openai.chat.completions.create(
+            model=adapter, messages=question(f"{number} hello"), max_tokens=8, extra_body={"ignore_eos": True}
+        )
+        expect(answer.choices[0].finish_reason == "length", f"{adapter}: {answer.choices[0]}")
+        expect(answer.model == adapter, f"{adapter} answered as {answer.model}")
+
+    before = run.served()
+    adapters = [run.replicas[number % 2].adapter for number in range(40)]
+    in_threads(4, [lambda a=a, n=n: one(a, n) for n, a in enumerate(adapters)], 120)
+    shares = run.wait_for_served(before, 40)
+    expect(shares == [20, 20], f"the replicas served {shares}, not 20 each")
+    return "20 of each served where the adapter is"
+
+
+def frees_the_engine_on_cancel(run):
+    run.wait_until_idle()
+
+    def total(name):
+        return sum(replica.count(name) for replica in run.replicas)
+
+    before = total("generation_tokens_total")
+    stream = run.openai.chat.completions.create(
+        model="tiny", messages=question("write on"), max_tokens=1900, stream=True, extra_body={"ignore_eos": True}
+    )
+    for _, _ in zip(range(5), stream):
+        pass
+    wait_until(lambda: total("num_requests_running") == 1, 5, "one request running")
+    stream.close()
+    _, seconds = wait_until(lambda: total("num_requests_running") == 0, 5, "the engine stops the cancelled request")
+    tokens = total("generation_tokens_total") - before
+    expect(tokens < 1900, "the engine generated the whole answer")
+    return f"running fell to 0 in {seconds:.1f} s, after {tokens:.0f} of 1900 tokens"
+
+
+def why_explains_the_last_decision(run):
+    raw = run.openai.chat.completions.with_raw_response.create(
+        model="tiny", messages=question("why here"), max_tokens=2
+    )
+    text = run.gateway.why("last", "--admin", run.gateway.admin_url)
+    for replica in run.replicas:
+        expect(replica.address in text, f"{replica.address} is not in the explanation:\n{text}")
+    number = raw.headers.get("x-penstock-decision")
+    expect(number, "no x-penstock-decision in the answer")
+    text = run.gateway.why(number, "--admin", run.gateway.admin_url)
+    expect(run.replicas[0].address in text, f"`why {number}` explains nothing:\n{text}")
+    return f"both candidates explained, decision {number} found"
+
+
+def replays_its_decisions(run):
+    file = os.path.join(run.settings.logs, "decisions.jsonl")
+    run.gateway.why("--save", file, "--admin", run.gateway.admin_url)
+    with open(file, encoding="utf-8") as lines:
+        count = sum(1 for line in lines if line.strip())
+    expect(count >= 100, f"only {count} decisions recorded")
+    run.gateway.why("--replay", file)
+    return f"{count} decisions give the same winner again"
+
+
+def serves_the_anthropic_client(run):
+    request = {"model": "tiny", "max_tokens": 6, "messages": question("hello"), "extra_body": {"ignore_eos": True}}
+    message = run.anthropic.messages.create(**request)
+    expect(message.stop_reason == "max_tokens" and message.content[0].text, f"{message}")
+    expect(message.usage.output_tokens == 6, f"usage {message.usage}")
+    with run.anthropic.messages.stream(**request) as stream:
+        pieces = list(stream.text_stream)
+        final = stream.get_final_message()
+    expect(pieces and "".join(pieces) == final.content[0].text, f"{pieces} against {final}")
+    expect(final.stop_reason == "max_tokens" and final.usage.output_tokens == 6, f"{final}")
+    try:
+        run.anthropic.messages.create(**{**request, "model": "tinny"})
+    except anthropic.NotFoundError as problem:
+        expect(problem.body.get("type") == "error", f"not an error of the Anthropic form: {problem.body}")
+        return "plain, streamed, and an unknown model's 404"
+    raise Failed("an unknown model was answered")
+
+
+def lives_on(run):
+    process = run.gateway.process
+    expect(process.is_alive(), f"penstock ended with {process.child.returncode}, see {process.log}")
+    expect(get(f"{run.gateway.admin_url}/livez") is not None, "/livez gives no answer")
+    expect(process.end(), "penstock did not end within 15 s of SIGTERM")
+    return f"until SIGTERM, exit code {process.child.returncode}"
+
+
+# In order, each with its deadline in seconds. Restarts wait for a vLLM to load.
+CHECKS = [
+    (lists_all_models, 30),
+    (refuses_an_unknown_model, 60),
+    (reports_usage_and_headers, 60),
+    (completes_200_streams_over_both, 180),
+    (ends_streams_with_done, 90),
+    (follows_shared_prefixes_unreported, 180),
+    (sends_adapters_home, 180),
+    (frees_the_engine_on_cancel, 90),
+    (why_explains_the_last_decision, 60),
+    (serves_the_anthropic_client, 120),
+    (broken.survives_a_killed_server, 240),
+    (broken.uses_the_restarted_replica, START_SECONDS + 60),
+    (follows_shared_prefixes_reported, 180),
+    (broken.survives_a_killed_engine, 240),
+    (broken.uses_the_other_restarted_replica, START_SECONDS + 60),
+    (broken.survives_a_server_asked_to_stop, 240),
+    (replays_its_decisions, 90),
+    (lives_on, 60),
+]
+
+
+@contextlib.contextmanager
+def deadline(seconds):
+    def expire(*_):
+        raise Failed(f"not done within {seconds} s")
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def perform(run, check, seconds):
+    """Runs one check and prints its line; whether it passed."""
+    name = check.__name__.replace("_", " ")
+    started = time.monotonic()
+    try:
+        with deadline(seconds):
+            detail = check(run)
+        verdict = "PASS"
+    except Failed as problem:
+        verdict, detail = "FAIL", str(problem)
+    except Exception as problem:  # a client's own exception is this check's failure, and the rest still run
+        traceback.print_exc()
+        verdict, detail = "FAIL", repr(problem)
+    print(f"{verdict} {name} ({time.monotonic() - started:.1f} s): {detail}", flush=True)
+    return verdict == "PASS"
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Check penstock in front of two real vLLM replicas.")
+    for name in ("venv", "models", "logs", "penstock"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--only", default="", help="run only checks whose name contains this text")
+    settings = parser.parse_args()
+    # SIGTERM unwinds like an exception, so that every process is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    run = Run(settings)
+    chosen = [(check, seconds) for check, seconds in CHECKS if settings.only in check.__name__]
+    try:
+        run.start()
+        results = [perform(run, check, seconds) for check, seconds in chosen]
+    except Failed as problem:
+        print(f"FAIL start: {problem}")
+        return 1
+    finally:
+        run.end()
+    print(f"{results.count(True)} passed, {results.count(False)} failed")
+    return 0 if results and all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
