@@ -54,3 +54,12 @@ pub use status::{
     Statuses, Truth,
 };
 pub use table::{RequestView, RouteMatch, RouteTable};
+
+/// The objects of a text without mistakes.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn decode_for_tests(text: &str) -> Vec<Object> {
+    let decoded = yaml::decode("test.yaml", text);
+    assert!(decoded.errors.is_empty(), "{}", ErrorList(&decoded.errors));
+    decoded.objects
+}

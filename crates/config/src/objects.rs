@@ -50,8 +50,9 @@ pub const POOL_GROUP_X: &str = "inference.networking.x-k8s.io";
 /// Group of our own kinds.
 pub const PENSTOCK_GROUP: &str = "penstock.dev";
 
-/// Where an object was written, with its document's text for finding fields in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where an object was written, with its document's text for finding fields in it. The text may
+/// hold secrets, so `Debug` leaves it out.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     /// Path of the file as it was given.
     pub file: Arc<str>,
@@ -63,8 +64,14 @@ pub struct Origin {
     pub lines_before: u32,
 }
 
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
 /// One object and where it was written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Object {
     /// The typed object.
     pub resource: Resource,
@@ -308,7 +315,7 @@ fn store<T: PartialEq>(
     origin: Option<Origin>,
 ) {
     if let Some(entry) = store.get_mut(&name)
-        && entry.object == object
+        && is_same(&entry.object, &object)
     {
         entry.origin = origin;
         return;
@@ -327,7 +334,7 @@ fn store<T: PartialEq>(
 fn adopt<T: PartialEq>(store: &mut Store<T>, versions: &mut u64, earlier: &Store<T>) {
     for (name, entry) in store {
         match earlier.get(name) {
-            Some(known) if known.object == entry.object => {
+            Some(known) if is_same(&known.object, &entry.object) => {
                 entry.object = Arc::clone(&known.object);
                 entry.version = known.version;
             }
@@ -337,4 +344,8 @@ fn adopt<T: PartialEq>(store: &mut Store<T>, versions: &mut u64, earlier: &Store
             }
         }
     }
+}
+
+fn is_same<T: PartialEq>(one: &Arc<T>, other: &Arc<T>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }

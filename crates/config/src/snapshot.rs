@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::host::HostPattern;
@@ -72,6 +73,7 @@ pub struct PoolConfig {
     /// The InferencePool.
     pub name: ObjectName,
     /// What the picker is told.
+    #[serde(serialize_with = "shown")]
     pub picker: PoolSpec,
     /// Who picks.
     pub picker_kind: PickerKind,
@@ -79,6 +81,25 @@ pub struct PoolConfig {
     pub target_ports: Vec<u16>,
     /// What members speak.
     pub app_protocol: AppProtocol,
+}
+
+/// The settings as they are, each declared model with what it resolves to, and a fingerprint of the
+/// whole table, which has more (objectives, rewrites of any name) than can be listed.
+fn shown<S: Serializer>(spec: &PoolSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("profile", &format_args!("{:?}", spec.profile))?;
+    map.serialize_entry("saturation_seconds", &spec.saturation_seconds)?;
+    map.serialize_entry("queue_requests", &spec.queue.requests)?;
+    map.serialize_entry("queue_seconds", &spec.queue.wait_seconds)?;
+    map.serialize_entry("queue_bytes", &spec.queue.bytes)?;
+    let models = spec.models.names().map(|name| {
+        let resolved = spec.models.resolve(name, None, true);
+        (name, (resolved.priority, resolved.targets))
+    });
+    map.serialize_entry("models", &models.collect::<IndexMap<_, _>>())?;
+    let fingerprint = crate::hash::of_bytes(format!("{:?}", spec.models).as_bytes());
+    map.serialize_entry("models_fingerprint", &fingerprint)?;
+    map.end()
 }
 
 /// Who picks the endpoints of a pool.

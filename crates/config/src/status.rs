@@ -318,7 +318,7 @@ impl Statuses {
     }
 }
 
-/// One line per object that stands, and one per problem below its object.
+/// One line per object, then one per problem.
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for status in &self.objects {

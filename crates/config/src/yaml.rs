@@ -25,7 +25,7 @@ pub const FILE_BYTES: usize = 16 << 20;
 pub const FILE_DOCUMENTS: usize = 10_000;
 
 /// What a file holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     /// The objects of all documents that are well-formed.
     pub objects: Vec<Object>,
@@ -100,9 +100,8 @@ fn split<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = Document<'a>>
     })
 }
 
-/// How a document is parsed: bounded, and with quotes where a string looks like something else,
-/// because an API server would refuse it.
-fn options() -> serde_saphyr::Options {
+/// How a document is read untyped: bounded in every way.
+fn bounded() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_documents: 1,
@@ -112,21 +111,27 @@ fn options() -> serde_saphyr::Options {
             max_aliases: 1_000,
             max_anchors: 1_000,
         },
-        no_schema: true,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 20_000 },
         with_snippet: false,
     }
 }
 
+/// How a document is read typed: with quotes where a text looks like something else, because an
+/// API server would refuse it otherwise.
+fn typed() -> serde_saphyr::Options {
+    let mut options = bounded();
+    options.no_schema = true;
+    options
+}
+
 impl Document<'_> {
     fn decode(&self, decoded: &mut Decoded) {
-        let header = match serde_saphyr::from_str_with_options::<Option<Header>>(
-            self.text,
-            serde_saphyr::options! { with_snippet: false },
-        ) {
-            Ok(None) => return,
-            Ok(Some(header)) => header,
-            Err(error) => return decoded.errors.push(self.error(&error)),
-        };
+        let header =
+            match serde_saphyr::from_str_with_options::<Option<Header>>(self.text, bounded()) {
+                Ok(None) => return,
+                Ok(Some(header)) => header,
+                Err(error) => return decoded.errors.push(self.error(&error)),
+            };
         match (header.api_version.as_deref(), header.kind.as_deref()) {
             (None, None) => self.decode_plain(decoded),
             (Some(api_version), Some(kind)) => self.decode_manifest(api_version, kind, decoded),
@@ -148,7 +153,12 @@ impl Document<'_> {
         let Some(known) = known else {
             return self.unknown_kind(api_version, kind, decoded);
         };
-        match Resource::decode(known, self.text, options()) {
+        match Resource::decode(known, self.text, typed()) {
+            Err(error) if known == Kind::Secret => {
+                let mut error = self.error(&error);
+                message::redact(&mut error);
+                decoded.errors.push(error);
+            }
             Err(error) => decoded.errors.push(self.error(&error)),
             Ok(resource) => {
                 let problems = validate::resource(&resource);
@@ -194,7 +204,7 @@ impl Document<'_> {
     }
 
     fn decode_plain(&self, decoded: &mut Decoded) {
-        match serde_saphyr::from_str_with_options::<Plain>(self.text, options()) {
+        match serde_saphyr::from_str_with_options::<Plain>(self.text, typed()) {
             Err(error) => decoded.errors.push(self.error(&error)),
             Ok(plain) => {
                 let problems = plain.problems();

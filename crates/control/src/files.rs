@@ -6,12 +6,14 @@
 //! stay and the errors are reported beside them.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use config::{ConfigError, Objects, yaml};
+use config::yaml::{self, Decoded};
+use config::{ConfigError, Objects};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -129,8 +131,10 @@ struct Files {
 struct Seen {
     length: u64,
     modified: Option<SystemTime>,
-    /// The text, or why it cannot be read.
-    content: Result<String, String>,
+    /// Hash of the content; `None` if it cannot be read.
+    hash: Option<u64>,
+    /// What the content says, or why it cannot be read.
+    decoded: Decoded,
     /// Whether the same length and time prove the same content.
     is_settled: bool,
 }
@@ -170,14 +174,35 @@ impl Files {
             return false;
         }
         let content = read_bounded(&path, length);
-        let changed = known.is_none_or(|seen| seen.content != content);
-        let seen = Seen {
-            length,
-            modified,
-            content,
-            is_settled: is_settled(modified),
+        let hash = content.as_deref().ok().map(hash);
+        if known.is_some_and(|seen| seen.hash.is_some() && seen.hash == hash) {
+            let Some(seen) = self.seen.get_mut(&path) else {
+                return false;
+            };
+            (seen.length, seen.modified) = (length, modified);
+            seen.is_settled = is_settled(modified);
+            return false;
+        }
+        let file = path.display().to_string();
+        let decoded = match content {
+            Ok(text) => yaml::decode(&file, &text),
+            Err(why) => Decoded {
+                errors: vec![ConfigError::of_file(&file, why)],
+                ..Decoded::default()
+            },
         };
-        self.seen.insert(path, seen);
+        let changed = known.is_none_or(|seen| seen.hash.is_some() || seen.decoded != decoded);
+        let is_settled = is_settled(modified);
+        self.seen.insert(
+            path,
+            Seen {
+                length,
+                modified,
+                hash,
+                decoded,
+                is_settled,
+            },
+        );
         changed
     }
 
@@ -190,25 +215,24 @@ impl Files {
                 why.as_str(),
             ));
         }
-        for (path, seen) in &self.seen {
-            let file = path.display().to_string();
-            match &seen.content {
-                Ok(text) => {
-                    let decoded = yaml::decode(&file, text);
-                    objects.extend(decoded.objects);
-                    loaded.errors.extend(decoded.errors);
-                    loaded.warnings.extend(decoded.warnings);
-                }
-                Err(why) => loaded
-                    .errors
-                    .push(ConfigError::of_file(&file, why.as_str())),
-            }
+        for seen in self.seen.values() {
+            objects.extend(seen.decoded.objects.iter().cloned());
+            loaded.errors.extend(seen.decoded.errors.iter().cloned());
+            loaded
+                .warnings
+                .extend(seen.decoded.warnings.iter().cloned());
         }
         let (objects, duplicates) = Objects::assemble(earlier, objects);
         loaded.errors.extend(duplicates);
         loaded.objects = Arc::new(objects);
         loaded
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn read_bounded(path: &Path, length: u64) -> Result<String, String> {

@@ -25,6 +25,9 @@ use crate::table::RouteTableBuilder;
 
 mod certificates;
 
+/// Address and port to listen on.
+pub(super) type Socket = (IpAddr, u16);
+
 /// Our Gateways, oldest first.
 #[derive(Debug)]
 pub(super) struct Gateways {
@@ -100,8 +103,8 @@ impl Gateways {
     }
 
     /// The listeners to serve, by socket.
-    pub(super) fn into_listeners(self) -> Vec<((IpAddr, u16), Vec<Arc<Listener>>)> {
-        let mut sockets: FxHashMap<(IpAddr, u16), Vec<Arc<Listener>>> = FxHashMap::default();
+    pub(super) fn into_listeners(self) -> Vec<(Socket, Vec<Arc<Listener>>)> {
+        let mut sockets: FxHashMap<Socket, Vec<Arc<Listener>>> = FxHashMap::default();
         for gateway in self
             .list
             .into_iter()

@@ -31,6 +31,8 @@ pub(super) struct LoweredRoute {
     pub(super) unusable: Vec<Unusable>,
     /// Rules without any unusable field.
     pub(super) usable_rules: usize,
+    /// Fields that are passed over while their rule is served.
+    pub(super) ignored: Vec<Unusable>,
 }
 
 /// A rule without its references.
@@ -65,11 +67,13 @@ impl LoweredRoute {
         let rules = route.spec.rules.as_deref().unwrap_or(&default_rules);
         let mut lowered = Vec::with_capacity(rules.len());
         let mut usable_rules = 0;
+        let mut ignored = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             let before = unusable.len();
             let path = format!("spec.rules[{index}]");
             lowered.extend(lower_rule(index, rule, &path, &mut unusable));
             usable_rules += usize::from(unusable.len() == before);
+            note_ignored(rule, &path, &mut ignored);
         }
         // Hostnames of which none is usable must not turn into "every host".
         if hosts.is_empty() && !route.spec.hostnames.is_empty() {
@@ -81,6 +85,7 @@ impl LoweredRoute {
             rules: lowered,
             unusable,
             usable_rules,
+            ignored,
         }
     }
 }
@@ -127,7 +132,20 @@ fn lower_rule(
             })
         });
     let backend_filters = backend_filters.collect();
-    let unserved = [
+    Some(LoweredRule {
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        name: rule.name.as_deref().map(Into::into),
+        matches: compiled,
+        filters,
+        timeouts: lower_timeouts(rule.timeouts.as_ref()),
+        backend_filters,
+        fault,
+    })
+}
+
+/// Fields that change nothing yet, without harm to what the rule is for.
+fn note_ignored(rule: &HttpRouteRule, path: &str, ignored: &mut Vec<Unusable>) {
+    let fields = [
         (
             rule.retry.is_some(),
             "retry",
@@ -139,18 +157,9 @@ fn lower_rule(
             "sessions are not kept yet",
         ),
     ];
-    for (_, field, message) in unserved.into_iter().filter(|(present, ..)| *present) {
-        unusable.push((format!("{path}.{field}"), message.to_owned()));
+    for (_, field, message) in fields.into_iter().filter(|(present, ..)| *present) {
+        ignored.push((format!("{path}.{field}"), message.to_owned()));
     }
-    Some(LoweredRule {
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-        name: rule.name.as_deref().map(Into::into),
-        matches: compiled,
-        filters,
-        timeouts: lower_timeouts(rule.timeouts.as_ref()),
-        backend_filters,
-        fault,
-    })
 }
 
 /// Zero disables a timeout (HTTPRouteTimeouts).

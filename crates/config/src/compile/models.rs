@@ -1,26 +1,24 @@
 //! Names of models: InferenceModel, InferenceObjective and InferenceModelRewrite, one table a pool.
 //!
-//! The oldest InferenceModel of a name wins, the others are told so. What a name leads to: the
-//! first rewrite rule that names it, else its own targets, else the first rewrite rule without a
-//! match, else itself.
+//! Objects are added oldest first, because whoever is added first keeps a name; an InferenceModel
+//! whose name is taken is told so. What a name leads to is the table's business (`picker::models`).
 
-use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 
 use super::{Age, pools};
 use crate::name::ObjectName;
 use crate::objects::inference_model::{
-    Criticality, InferenceModelRewriteSpec, InferenceModelSpec, ModelMatchType, PoolReference,
+    Criticality as WireCriticality, InferenceModelRewriteSpec, InferenceModelSpec, ModelMatchType,
+    PoolReference, RewriteRule,
 };
-use crate::objects::meta::Meta;
-use crate::objects::{Kind, Objects, POOL_GROUP, POOL_GROUP_X};
-use crate::picker_spec::{ModelEntry, ModelTable, Target};
+use crate::objects::{Kind, Meta, Objects, POOL_GROUP, POOL_GROUP_X, Store};
+use crate::picker_spec::{Criticality, ModelTable, Target};
 use crate::status::{Condition, ConditionType, ObjectStatus, Reason, Statuses, Truth};
 
 /// The tables of all pools, and what to tell the objects.
 pub(super) struct Tables {
     tables: FxHashMap<ObjectName, ModelTable>,
-    refusals: FxHashMap<(Kind, ObjectName), (Reason, String, &'static str)>,
+    refusals: FxHashMap<(Kind, ObjectName), (Reason, String, String)>,
 }
 
 impl Tables {
@@ -30,19 +28,16 @@ impl Tables {
             refusals: FxHashMap::default(),
         };
         tables.add_models(objects);
-        tables.add_rewrites(objects);
-        for (name, entry) in &objects.inference_objectives {
-            let spec = &entry.object.spec;
+        for (name, rewrite) in oldest_first(&objects.inference_model_rewrites, |o| &o.metadata) {
+            tables.add_rewrite(objects, name, &rewrite.spec);
+        }
+        for (name, objective) in oldest_first(&objects.inference_objectives, |o| &o.metadata) {
+            let spec = &objective.spec;
             if let Some(pool) = tables.pool(objects, Kind::InferenceObjective, name, &spec.pool_ref)
             {
                 let table = tables.tables.entry(pool).or_default();
-                table
-                    .objectives
-                    .insert(name.name.to_string(), spec.priority.unwrap_or(0));
+                table.add_objective(&*name.name, spec.priority.unwrap_or(0));
             }
-        }
-        for table in tables.tables.values_mut() {
-            table.objectives.sort_unstable_keys();
         }
         tables
     }
@@ -53,88 +48,86 @@ impl Tables {
     }
 
     fn add_models(&mut self, objects: &Objects) {
-        let models = objects.inference_models.iter();
-        let mut models: Vec<(Age, &ObjectName, &InferenceModelSpec)> = models
-            .map(|(name, entry)| (age(&entry.object.metadata), name, &entry.object.spec))
-            .collect();
-        models.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        let kind = Kind::InferenceModel;
         let mut owners: FxHashMap<(ObjectName, &str), &ObjectName> = FxHashMap::default();
-        for (_, name, spec) in models {
-            let Some(pool) = self.pool(objects, Kind::InferenceModel, name, &spec.pool_ref) else {
+        for (name, model) in oldest_first(&objects.inference_models, |o| &o.metadata) {
+            let spec: &InferenceModelSpec = &model.spec;
+            let Some(pool) = self.pool(objects, kind, name, &spec.pool_ref) else {
                 continue;
             };
-            if let Some(owner) = owners.get(&(pool.clone(), spec.model_name.as_str())) {
-                let message = format!(
-                    "InferenceModel {owner} declared `{}` first",
-                    spec.model_name
-                );
-                self.refusals.insert(
-                    (Kind::InferenceModel, name.clone()),
-                    (Reason::ModelNameInUse, message, "spec.modelName"),
-                );
-                continue;
-            }
-            owners.insert((pool.clone(), &spec.model_name), name);
             let targets = spec.target_models.iter().map(|target| Target {
                 name: target.name.clone(),
                 weight: target.weight.map(|weight| weight.value()),
             });
-            let entry = ModelEntry {
-                targets: targets.collect(),
-                priority: priority(spec.criticality.as_ref()),
-            };
-            let table = self.tables.entry(pool).or_default();
-            table.models.insert(spec.model_name.clone(), entry);
-        }
-        for table in self.tables.values_mut() {
-            table.models.sort_unstable_keys();
+            let targets: Vec<Target> = targets.collect();
+            self.check_weights(kind, name, &targets, "spec.targetModels");
+            let table = self.tables.entry(pool.clone()).or_default();
+            let criticality = criticality(spec.criticality.as_ref());
+            if table.add_model(spec.model_name.as_str(), criticality, targets) {
+                owners.insert((pool, &spec.model_name), name);
+                continue;
+            }
+            let owner = owners.get(&(pool, spec.model_name.as_str()));
+            let owner = owner
+                .map(|owner| format!("InferenceModel {owner} "))
+                .unwrap_or_default();
+            let message = format!("{owner}declared `{}` first", spec.model_name);
+            self.refuse(
+                kind,
+                name,
+                Reason::ModelNameInUse,
+                (message, "spec.modelName"),
+            );
         }
     }
 
-    fn add_rewrites(&mut self, objects: &Objects) {
-        let rewrites = objects.inference_model_rewrites.iter();
-        let mut rewrites: Vec<(Age, &ObjectName, &InferenceModelRewriteSpec)> = rewrites
-            .map(|(name, entry)| (age(&entry.object.metadata), name, &entry.object.spec))
-            .collect();
-        rewrites.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-        let mut exact: IndexMap<ObjectName, IndexMap<String, Vec<Target>>> = IndexMap::new();
-        for (_, name, spec) in rewrites {
-            let kind = Kind::InferenceModelRewrite;
-            let Some(pool) = self.pool(objects, kind, name, &spec.pool_ref) else {
-                continue;
-            };
-            for rule in &spec.rules {
-                let targets: Vec<Target> = rule
-                    .targets
-                    .iter()
-                    .map(|target| Target {
-                        name: target.model_rewrite.clone(),
-                        weight: target.weight.map(|weight| weight.value()),
-                    })
-                    .collect();
-                let named = rule.matches.iter().filter_map(|one| one.model.as_ref());
-                let named: Vec<_> = named
-                    .filter(|one| matches!(one.match_type, None | Some(ModelMatchType::Exact)))
-                    .map(|one| one.value.clone())
-                    .collect();
-                let matches_all =
-                    rule.matches.is_empty() || rule.matches.iter().any(|one| one.model.is_none());
-                let table = self.tables.entry(pool.clone()).or_default();
-                if matches_all && table.generic.is_empty() {
-                    table.generic.clone_from(&targets);
+    fn add_rewrite(
+        &mut self,
+        objects: &Objects,
+        name: &ObjectName,
+        spec: &InferenceModelRewriteSpec,
+    ) {
+        let kind = Kind::InferenceModelRewrite;
+        let Some(pool) = self.pool(objects, kind, name, &spec.pool_ref) else {
+            return;
+        };
+        for (index, rule) in spec.rules.iter().enumerate() {
+            let targets = rule.targets.iter().map(|target| Target {
+                name: target.model_rewrite.clone(),
+                weight: target.weight.map(|weight| weight.value()),
+            });
+            let targets: Vec<Target> = targets.collect();
+            self.check_weights(
+                kind,
+                name,
+                &targets,
+                &format!("spec.rules[{index}].targets"),
+            );
+            let table = self.tables.entry(pool.clone()).or_default();
+            match matched_models(rule) {
+                Err(word) => {
+                    let message = format!("unknown match type `{word}`");
+                    let path = format!("spec.rules[{index}].matches");
+                    self.refuse(kind, name, Reason::UnsupportedValue, (message, &path));
                 }
-                let known = exact.entry(pool.clone()).or_default();
-                for model in named {
-                    known.entry(model).or_insert_with(|| targets.clone());
+                Ok(None) => {
+                    table.add_rewrite(None, targets);
+                }
+                Ok(Some(models)) => {
+                    for model in models {
+                        table.add_rewrite(Some(model), targets.clone());
+                    }
                 }
             }
         }
-        for (pool, rewrites) in exact {
-            let table = self.tables.entry(pool).or_default();
-            for (model, targets) in rewrites {
-                table.rewrites.insert(model, targets);
-            }
-            table.rewrites.sort_unstable_keys();
+    }
+
+    /// Weights that are all zero let no request through: said, and left as it is.
+    fn check_weights(&mut self, kind: Kind, name: &ObjectName, targets: &[Target], path: &str) {
+        let weighted = targets.iter().any(|target| target.weight.is_some());
+        if weighted && targets.iter().all(|target| target.weight.unwrap_or(0) == 0) {
+            let message = "no target has a weight above 0".to_owned();
+            self.refuse(kind, name, Reason::UnsupportedValue, (message, path));
         }
     }
 
@@ -152,25 +145,30 @@ impl Tables {
             .unwrap_or(Kind::InferencePool.as_str());
         let group = reference.group.as_deref().unwrap_or(POOL_GROUP);
         let pool = ObjectName::new(&name.namespace, &reference.name);
-        let refusal = if referred != Kind::InferencePool.as_str()
-            || ![POOL_GROUP, POOL_GROUP_X].contains(&group)
-        {
-            (
-                Reason::InvalidKind,
-                format!("{referred} of group `{group}` is no pool"),
-                "spec.poolRef",
-            )
-        } else if pools::find(objects, &pool).is_none() {
-            (
-                Reason::Pending,
-                format!("InferencePool {pool} not found"),
-                "spec.poolRef.name",
-            )
-        } else {
-            return Some(pool);
-        };
-        self.refusals.insert((kind, name.clone()), refusal);
-        None
+        let is_pool =
+            referred == Kind::InferencePool.as_str() && [POOL_GROUP, POOL_GROUP_X].contains(&group);
+        if !is_pool {
+            let message = format!("{referred} of group `{group}` is no pool");
+            self.refuse(kind, name, Reason::InvalidKind, (message, "spec.poolRef"));
+            return None;
+        }
+        if pools::find(objects, &pool).is_none() {
+            let message = format!("InferencePool {pool} not found");
+            self.refuse(kind, name, Reason::Pending, (message, "spec.poolRef.name"));
+            return None;
+        }
+        Some(pool)
+    }
+
+    fn refuse(
+        &mut self,
+        kind: Kind,
+        name: &ObjectName,
+        reason: Reason,
+        (message, path): (String, &str),
+    ) {
+        let refusal = (reason, message, path.to_owned());
+        self.refusals.entry((kind, name.clone())).or_insert(refusal);
     }
 
     /// Statuses of models, objectives and rewrites.
@@ -200,7 +198,7 @@ impl Tables {
                 };
                 condition.reason = *reason;
                 condition.message = message.clone();
-                condition.path = (*path).to_owned();
+                condition.path = path.clone();
             }
             status.conditions.push(condition);
             statuses.objects.push(status);
@@ -208,15 +206,44 @@ impl Tables {
     }
 }
 
-fn age(meta: &Meta) -> Age {
-    Age::of(meta)
+/// The names that a rule matches; `None` for all. The match type if it is unknown.
+fn matched_models(rule: &RewriteRule) -> Result<Option<Vec<&str>>, &str> {
+    let mut models = Vec::new();
+    for one in &rule.matches {
+        match &one.model {
+            None => return Ok(None),
+            Some(model) => match &model.match_type {
+                Some(ModelMatchType::Unknown(word)) => return Err(word),
+                None | Some(ModelMatchType::Exact) => models.push(model.value.as_str()),
+            },
+        }
+    }
+    Ok(if models.is_empty() {
+        None
+    } else {
+        Some(models)
+    })
+}
+
+fn oldest_first<T>(store: &Store<T>, meta: impl Fn(&T) -> &Meta) -> Vec<(&ObjectName, &T)> {
+    let mut objects: Vec<(Age, &ObjectName, &T)> = store
+        .iter()
+        .map(|(name, entry)| (Age::of(meta(&entry.object)), name, &*entry.object))
+        .collect();
+    objects.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    objects
+        .into_iter()
+        .map(|(_, name, object)| (name, object))
+        .collect()
 }
 
 /// A criticality that is not known counts as none.
-fn priority(criticality: Option<&Criticality>) -> i32 {
-    match criticality {
-        Some(Criticality::Critical) => 1,
-        Some(Criticality::Sheddable) => -1,
-        Some(Criticality::Standard | Criticality::Unknown(_)) | None => 0,
+fn criticality(wire: Option<&WireCriticality>) -> Criticality {
+    match wire {
+        Some(WireCriticality::Critical) => Criticality::Critical,
+        Some(WireCriticality::Sheddable) => Criticality::Sheddable,
+        Some(WireCriticality::Standard | WireCriticality::Unknown(_)) | None => {
+            Criticality::Standard
+        }
     }
 }

@@ -61,9 +61,15 @@ pub(super) fn lower(
         },
         saturation_seconds: saturation_seconds.unwrap_or(SATURATION_SECONDS),
         queue: QueueLimits {
-            requests: queue.requests.unwrap_or(limits.requests),
-            seconds: queue.seconds.unwrap_or(limits.seconds),
-            bytes: queue.bytes.unwrap_or(limits.bytes),
+            requests: queue
+                .requests
+                .map_or(limits.requests, |requests| requests as usize),
+            wait_seconds: queue
+                .seconds
+                .map_or(limits.wait_seconds, |seconds| seconds as f32),
+            bytes: queue.bytes.map_or(limits.bytes, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
         },
     };
     let picker_kind = match &spec.endpoint_picker_ref {

@@ -237,19 +237,38 @@ impl AttachedRoute {
         if parent.index.is_some() {
             conditions.push(self.resolved_refs());
         }
-        if let (true, true, Some((path, message))) =
-            (parent.is_accepted(), self.has_usable_rule(), first)
-        {
-            conditions.push(Condition {
-                condition_type: ConditionType::PartiallyInvalid,
-                status: Truth::True,
-                reason: Reason::UnsupportedValue,
-                // The API asks for these first words.
-                message: format!("Dropped Rule: {message}"),
-                path: path.clone(),
-            });
+        if parent.is_accepted() && self.has_usable_rule() {
+            conditions.extend(self.partially_invalid());
         }
         conditions
+    }
+
+    /// What is left out or passed over, if anything.
+    fn partially_invalid(&self) -> Option<Condition> {
+        // The API asks for these first words where a rule is dropped.
+        let dropped = self
+            .lowered
+            .unusable
+            .iter()
+            .map(|unusable| ("Dropped Rule", unusable));
+        let ignored = self
+            .lowered
+            .ignored
+            .iter()
+            .map(|ignored| ("Ignored", ignored));
+        let mut found = dropped.chain(ignored);
+        let (word, (path, message)) = found.next()?;
+        let mut text = format!("{word}: {message}");
+        for (word, (path, message)) in found {
+            text.push_str(&format!("; {word}: {path}: {message}"));
+        }
+        Some(Condition {
+            condition_type: ConditionType::PartiallyInvalid,
+            status: Truth::True,
+            reason: Reason::UnsupportedValue,
+            message: text,
+            path: path.clone(),
+        })
     }
 }
 

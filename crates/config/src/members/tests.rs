@@ -1,1 +1,146 @@
-//! Tests.
+//! Which endpoints are members.
+
+use crate::{ObjectName, Objects, decode_for_tests as decode};
+
+const POOL: &str = "
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: pool}
+spec:
+  selector: {matchLabels: {app: vllm}}
+  targetPorts: [{number: 8000}, {number: 8001}]
+";
+
+#[track_caller]
+fn check(slice: &str, expected: &[(&str, &str)]) {
+    let text = format!(
+        "{POOL}---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: slice, labels: {{app: vllm, tier: gold}}}}\n{slice}\n"
+    );
+    let objects: Objects = decode(&text).into_iter().collect();
+    let members = crate::members(&objects, &ObjectName::new("default", "pool"));
+    let found: Vec<_> = members
+        .iter()
+        .map(|member| (member.key.as_str(), member.name.as_str()))
+        .collect();
+    assert_eq!(found, expected, "{slice}");
+}
+
+#[test]
+fn each_endpoint_is_a_member_per_target_port() {
+    check(
+        "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]",
+        &[
+            ("http://10.0.0.1:8000", "10.0.0.1:8000"),
+            ("http://10.0.0.1:8001", "10.0.0.1:8001"),
+        ],
+    );
+}
+
+#[test]
+fn the_ports_of_a_slice_narrow_the_target_ports() {
+    check(
+        "addressType: FQDN\nendpoints: [{addresses: [Model.Example.com]}]\n\
+         ports: [{port: 8001}, {name: metrics, port: 9090}]",
+        &[("http://model.example.com:8001", "model.example.com:8001")],
+    );
+}
+
+#[test]
+fn only_endpoints_that_take_requests_are_members() {
+    check(
+        "addressType: IPv4\nports: [{port: 8000}]\nendpoints:\n\
+         - {addresses: [10.0.0.1], conditions: {ready: false}}\n\
+         - {addresses: [10.0.0.2], conditions: {ready: true, terminating: true}}\n\
+         - {addresses: [10.0.0.3], conditions: {serving: true}}\n\
+         - {addresses: [10.0.0.4], targetRef: {kind: Pod, uid: abc}}\n\
+         - {addresses: [10.0.0.3]}",
+        &[
+            ("http://10.0.0.3:8000", "10.0.0.3:8000"),
+            ("abc:8000", "10.0.0.4:8000"),
+        ],
+    );
+}
+
+#[test]
+fn other_labels_or_namespaces_are_not_members() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+        addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\n";
+    for metadata in [
+        "{name: s, labels: {app: other}}",
+        "{name: s, namespace: b, labels: {app: vllm}}",
+    ] {
+        let text = format!("{POOL}---\n{slice}metadata: {metadata}\n");
+        let objects: Objects = decode(&text).into_iter().collect();
+        assert_eq!(
+            crate::members(&objects, &ObjectName::new("default", "pool")),
+            []
+        );
+    }
+}
+
+#[test]
+fn the_older_pool_version_has_members_too() {
+    let text = "
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferencePool
+metadata: {name: pool}
+spec: {selector: {app: vllm}, targetPortNumber: 8000, extensionRef: {name: epp}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s, labels: {app: vllm}}
+addressType: IPv6
+endpoints: [{addresses: [\"fd00::1\"]}]
+";
+    let objects: Objects = decode(text).into_iter().collect();
+    let members = crate::members(&objects, &ObjectName::new("default", "pool"));
+    assert_eq!(members[0].name, "[fd00::1]:8000");
+}
+
+#[test]
+fn ports_of_a_service_are_found_by_name_then_number() {
+    let service = |ports: &str, slice_ports: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: {ports}}}\n\
+             ---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+             metadata: {{name: s, labels: {{kubernetes.io/service-name: web}}}}\n\
+             addressType: IPv4\nendpoints: [{{addresses: [10.0.0.1]}}]\nports: {slice_ports}\n"
+        );
+        let objects: Objects = decode(&text).into_iter().collect();
+        let name = ObjectName::new("default", "web");
+        let service = objects.services[&name].object.clone();
+        let port = crate::ServicePort { name, port: 80 };
+        let endpoints = super::of_service(&objects, &port, &service);
+        endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    for (ports, slice_ports, endpoints) in [
+        (
+            "[{port: 80, targetPort: 3000}]",
+            "[{port: 3000}]",
+            "10.0.0.1:3000",
+        ),
+        (
+            "[{port: 80, name: http}]",
+            "[{name: x, port: 1}, {name: http, port: 2}]",
+            "10.0.0.1:2",
+        ),
+        (
+            "[{port: 80, targetPort: 3000}]",
+            "[{name: x, port: 3000}]",
+            "10.0.0.1:3000",
+        ),
+        ("[{port: 81}]", "[{port: 3000}]", ""),
+        ("[{port: 80, name: http}]", "[{name: x, port: 1}]", ""),
+    ] {
+        assert_eq!(
+            service(ports, slice_ports),
+            endpoints,
+            "{ports} {slice_ports}"
+        );
+    }
+}

@@ -79,10 +79,8 @@ fn place(location: Location) -> Place {
 impl Tree {
     /// `None` if the text cannot be read far enough.
     pub(super) fn read(text: &str) -> Option<Self> {
-        let options = serde_saphyr::options! {
-            with_snippet: false,
-            duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::FirstWins,
-        };
+        let mut options = super::bounded();
+        options.duplicate_keys = serde_saphyr::options::DuplicateKeyPolicy::PassThrough;
         serde_saphyr::from_str_with_options(text, options)
             .ok()
             .map(Self)

@@ -3,6 +3,7 @@
 use serde_saphyr::Error;
 
 use super::suggest::nearest;
+use crate::error::ConfigError;
 
 /// Line and column in the document, from 1; zeros if unknown.
 pub(super) fn place(error: &Error) -> (u32, u32) {
@@ -48,7 +49,33 @@ pub(super) fn of(error: &Error) -> (String, Option<String>) {
             format!("expected text, found `{value}`, which needs quotes to be text"),
             Some(format!("\"{value}\"")),
         ),
+        Error::Unexpected { expected, .. } => (format!("expected {}", form(expected)), None),
+        Error::InvalidScalar { ty, .. } => (format!("expected {}", form(ty)), None),
         other => (plain(&other.to_string()), None),
+    }
+}
+
+/// Takes values out of an error about a Secret; names of fields may stay.
+pub(super) fn redact(error: &mut ConfigError) {
+    let names_a_field = ["unknown field `", "field `"];
+    if !names_a_field
+        .iter()
+        .any(|start| error.message.starts_with(start))
+    {
+        error.message = "expected text in quotes (values of a Secret are not shown)".to_owned();
+        error.suggestion = None;
+    }
+}
+
+/// The reader's word for a form, in words that people use.
+fn form(word: &'static str) -> &'static str {
+    match word {
+        "mapping start" => "a mapping of fields",
+        "sequence start" => "a list",
+        "bool" => "true or false",
+        "f32" | "f64" => "a number",
+        "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64" => "a whole number",
+        other => other,
     }
 }
 
@@ -61,6 +88,9 @@ fn plain(text: &str) -> String {
         .next()
         .unwrap_or(line)
         .trim_end_matches('.');
+    if line.starts_with("tabs disallowed") {
+        return "tabs cannot indent: use spaces".to_owned();
+    }
     let mut chars = line.chars();
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),

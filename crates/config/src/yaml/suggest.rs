@@ -1,20 +1,33 @@
 //! "Did you mean": the nearest of some words by edit distance.
 
-/// The candidate that `word` is most likely a slip of; `None` if none is near.
+/// The candidate that `word` is most likely a slip of: the nearest one if it is near, else the only
+/// one that contains it; `None` if there is none.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    candidates
+    let mut containing = Vec::new();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates
         .into_iter()
         .filter(|candidate| *candidate != word)
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| {
-            *distance <= (candidate.len().min(word.len()) / 3).clamp(1, 3)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    {
+        let candidate_lower = candidate.to_lowercase();
+        let edits = distance(&lower, &candidate_lower);
+        let most = (candidate.len().min(word.len()) / 3).clamp(1, 3);
+        if edits <= most && best.is_none_or(|(fewest, _)| edits < fewest) {
+            best = Some((edits, candidate));
+        }
+        if lower.len() >= 4 && candidate_lower.contains(&lower) {
+            containing.push(candidate);
+        }
+    }
+    match (best, containing.as_slice()) {
+        (Some((_, candidate)), _) => Some(candidate),
+        (None, [only]) => Some(only),
+        _ => None,
+    }
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours (optimal string alignment).
@@ -67,12 +80,14 @@ mod tests {
 
     #[test]
     fn only_near_words_are_suggested() {
-        let fields = ["hostnames", "parentRefs", "rules"];
+        let fields = ["hostnames", "parentRefs", "rules", "rulenames"];
         for (word, suggestion) in [
             ("hostname", Some("hostnames")),
             ("parentRef", Some("parentRefs")),
             ("parentrefs", Some("parentRefs")),
             ("rule", Some("rules")),
+            ("name", None),
+            ("host", Some("hostnames")),
             ("xyz", None),
             ("", None),
         ] {

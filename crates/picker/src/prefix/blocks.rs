@@ -73,6 +73,14 @@ impl Blocks {
         }
     }
 
+    /// Places and holdings of all blocks.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &[Holding])> {
+        self.by_hash
+            .iter()
+            .map(|&place| (place, self.slab[place].holders.as_slice()))
+    }
+
     /// The copy that `holder` has of the block.
     pub(super) fn copy_of(&self, hash: u64, holder: u32) -> Option<u32> {
         let holdings = self.holdings(hash);

@@ -79,6 +79,12 @@ impl Copies {
         self.slab[copy].older != UNLISTED
     }
 
+    /// The next of the list.
+    #[cfg(test)]
+    pub(super) fn newer_than(&self, copy: u32) -> u32 {
+        self.slab[copy].newer
+    }
+
     /// Adds a copy under `parent` (`NONE`: a first block). The caller lists it or adds a child.
     pub(super) fn add(&mut self, block: u32, holder: u32, parent: u32) -> u32 {
         let next_sibling = if parent == NONE {
