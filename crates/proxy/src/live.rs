@@ -215,7 +215,7 @@ impl Proxy {
             .pools
             .iter()
             .map(|(name, config)| {
-                let pool = self.pool(old.pools.get(name), &PoolSpec{name: config.picker.name.clone(), ..Default::default()}, true);
+                let pool = self.pool(old.pools.get(name), &config.picker, true);
                 self.sync(&pool, members.pools.get(name));
                 (name.clone(), pool)
             })
