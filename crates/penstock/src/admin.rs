@@ -108,9 +108,14 @@ impl Admin {
         match request.uri().path() {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if self.ready.load(Ordering::Relaxed) => text(StatusCode::OK, "ok\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "listeners are not bound yet\n"),
+            "/readyz" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "listeners are not bound yet\n",
+            ),
             "/metrics" => self.metrics(),
-            "/version" => json(&Version { version: env!("CARGO_PKG_VERSION") }),
+            "/version" => json(&Version {
+                version: env!("CARGO_PKG_VERSION"),
+            }),
             "/debug/decisions" => self.decisions(request.uri().query().unwrap_or("")),
             "/debug/config" => self.configuration(),
             "/debug/pools" => json(&self.proxy.live().views()),
@@ -122,7 +127,10 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let mut out = String::new();
         match prometheus_client::encoding::text::encode(&mut out, &self.registry) {
-            Ok(()) => with_type(out, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            Ok(()) => with_type(
+                out,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
     }
@@ -191,6 +199,8 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 fn with_type(body: String, content_type: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     let value = http::HeaderValue::from_static(content_type);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, value);
     response
 }

@@ -28,7 +28,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(out.as_bytes())?;
     let refused = !loaded.errors.is_empty() || !compiled.statuses.problems().is_empty();
-    Ok(if refused { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    Ok(if refused {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn text(report: &Report<'_>, compiled: &config::Compiled) -> String {
@@ -47,11 +51,24 @@ fn text(report: &Report<'_>, compiled: &config::Compiled) -> String {
         let states: Vec<String> = status
             .all_conditions()
             .map(|(subject, condition)| {
-                let subject = if subject.is_empty() { String::new() } else { format!("{subject} ") };
-                format!("{subject}{:?}={:?}", condition.condition_type, condition.status)
+                let subject = if subject.is_empty() {
+                    String::new()
+                } else {
+                    format!("{subject} ")
+                };
+                format!(
+                    "{subject}{:?}={:?}",
+                    condition.condition_type, condition.status
+                )
             })
             .collect();
-        let _ = writeln!(out, "{} {}: {}", status.kind, status.name, states.join(", "));
+        let _ = writeln!(
+            out,
+            "{} {}: {}",
+            status.kind,
+            status.name,
+            states.join(", ")
+        );
     }
     let snapshot = &compiled.snapshot;
     let _ = writeln!(

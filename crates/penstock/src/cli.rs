@@ -16,7 +16,13 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:4001";
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// What to log on standard error, such as `info` or `proxy=debug`.
-    #[arg(long, global = true, env = "PENSTOCK_LOG", default_value = "warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "PENSTOCK_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
     pub(crate) log: String,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -38,16 +44,22 @@ pub(crate) enum Command {
     #[command(after_help = MOCK_EXAMPLES)]
     Mock(MockArgs),
     /// Validate configuration: print statuses and errors; exit code 2 when something is refused.
-    #[command(after_help = "Examples:\n  penstock check gateway.yaml\n  penstock check manifests/ --output json")]
+    #[command(
+        after_help = "Examples:\n  penstock check gateway.yaml\n  penstock check manifests/ --output json"
+    )]
     Check(CheckArgs),
     /// Print the Kubernetes manifests that a configuration stands for.
-    #[command(after_help = "Examples:\n  penstock export gateway.yaml > manifests.yaml\n  penstock export --endpoint http://10.0.0.1:8000")]
+    #[command(
+        after_help = "Examples:\n  penstock export gateway.yaml > manifests.yaml\n  penstock export --endpoint http://10.0.0.1:8000"
+    )]
     Export(ExportArgs),
     /// Explain a decision: every candidate, each cost in seconds, winner and runner-up.
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
     /// Print a completion script for a shell.
-    #[command(after_help = "Example:\n  penstock completions bash > /etc/bash_completion.d/penstock")]
+    #[command(
+        after_help = "Example:\n  penstock completions bash > /etc/bash_completion.d/penstock"
+    )]
     Completions {
         /// The shell to print for.
         shell: clap_complete::Shell,
@@ -82,7 +94,12 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "PENSTOCK_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
     /// Where access-log lines go: `-` is standard output, `off` is nowhere.
-    #[arg(long, env = "PENSTOCK_ACCESS_LOG", default_value = "off", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "PENSTOCK_ACCESS_LOG",
+        default_value = "off",
+        value_name = "FILE"
+    )]
     pub(crate) access_log: String,
     /// Do not tell in responses which endpoint served and why.
     #[arg(long)]
@@ -171,7 +188,12 @@ pub(crate) struct WhyArgs {
     #[arg(default_value = "last", value_name = "last|ID")]
     pub(crate) which: String,
     /// The gateway's admin address.
-    #[arg(long, env = "PENSTOCK_ADMIN_URL", default_value = "http://127.0.0.1:4001", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PENSTOCK_ADMIN_URL",
+        default_value = "http://127.0.0.1:4001",
+        value_name = "URL"
+    )]
     pub(crate) admin: String,
     /// Write all recorded decisions to a file, one JSON object a line.
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]

@@ -35,7 +35,10 @@ pub(crate) fn local(ours: &[u16]) -> Vec<Found> {
             std::thread::spawn(move || serves_models(address).then_some(Found { address, usual }))
         })
         .collect();
-    asking.into_iter().filter_map(|asked| asked.join().ok().flatten()).collect()
+    asking
+        .into_iter()
+        .filter_map(|asked| asked.join().ok().flatten())
+        .collect()
 }
 
 /// Whether `address` answers `GET /v1/models` as an OpenAI-compatible server does.
@@ -52,7 +55,8 @@ fn answer(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     stream.set_write_timeout(Some(DEADLINE))?;
-    let request = format!("GET /v1/models HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET /v1/models HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut answer)?;
@@ -79,8 +83,12 @@ mod tests {
     fn only_model_servers_are_taken() {
         let models = "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"data\":[]}";
         assert!(serves_models(server(models)));
-        assert!(!serves_models(server("HTTP/1.1 404 Not Found\r\n\r\n{\"data\":[]}")));
-        assert!(!serves_models(server("HTTP/1.1 200 OK\r\n\r\n<html></html>")));
+        assert!(!serves_models(server(
+            "HTTP/1.1 404 Not Found\r\n\r\n{\"data\":[]}"
+        )));
+        assert!(!serves_models(server(
+            "HTTP/1.1 200 OK\r\n\r\n<html></html>"
+        )));
         assert!(!serves_models(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
     }
 }

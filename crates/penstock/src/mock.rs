@@ -22,8 +22,13 @@ pub(crate) fn run(args: MockArgs) -> anyhow::Result<ExitCode> {
     let server = Mock::bind(spec)
         .map_err(|error| proxy::explain_bind_error(address, error))
         .context("cannot listen; choose another address with --listen")?;
-    eprintln!("Simulated model server on http://{}/v1, models {models}", server.address());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    eprintln!(
+        "Simulated model server on http://{}/v1, models {models}",
+        server.address()
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let serving = server.serve(stop.clone());
@@ -45,7 +50,11 @@ fn spec(args: MockArgs) -> anyhow::Result<MockSpec> {
         .iter()
         .map(|text| text.parse().with_context(|| format!("--fault {text}")))
         .collect::<anyhow::Result<_>>()?;
-    let models = if args.models.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { args.models };
+    let models = if args.models.is_empty() {
+        vec![DEFAULT_MODEL.to_owned()]
+    } else {
+        args.models
+    };
     Ok(MockSpec {
         listen: Listen::Address(args.listen),
         models,

@@ -24,7 +24,9 @@ use tokio_util::task::TaskTracker;
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(args))
 }
 
@@ -45,7 +47,11 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     tasks.spawn(admin.clone().serve(admin_listener, stop.clone()));
 
     let applied = apply(&proxy, &admin, &mut source).await;
-    if let Some(error) = applied.binds.iter().find_map(|bound| bound.result.as_ref().err()) {
+    if let Some(error) = applied
+        .binds
+        .iter()
+        .find_map(|bound| bound.result.as_ref().err())
+    {
         anyhow::bail!("{error}");
     }
     admin.set_ready(true);
@@ -75,7 +81,10 @@ async fn apply(proxy: &Proxy, admin: &Admin, source: &mut Source) -> proxy::Appl
         }
     }
     let refused = source.refused();
-    admin.set_configuration(Configuration { statuses: compiled.statuses, refused });
+    admin.set_configuration(Configuration {
+        statuses: compiled.statuses,
+        refused,
+    });
     applied
 }
 

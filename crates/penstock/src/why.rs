@@ -43,7 +43,11 @@ pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
     let lines = fetch::get(&args.admin, &path)?;
     if let Some(file) = &args.save {
         std::fs::write(file, &lines).with_context(|| format!("cannot write {}", file.display()))?;
-        eprintln!("{} decisions saved to {}", lines.lines().count(), file.display());
+        eprintln!(
+            "{} decisions saved to {}",
+            lines.lines().count(),
+            file.display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     explain(args, &lines)
@@ -55,7 +59,9 @@ fn explain(args: &WhyArgs, lines: &str) -> anyhow::Result<ExitCode> {
     let Some(last) = records.last() else {
         match args.which.as_str() {
             "last" => bail!("no request has been decided yet; send one and ask again"),
-            id => bail!("no decision {id} is kept; it may be too old, or `why last` shows the latest"),
+            id => {
+                bail!("no decision {id} is kept; it may be too old, or `why last` shows the latest")
+            }
         }
     };
     let decision = last.decision;
@@ -92,11 +98,17 @@ fn replay(file: &Path) -> anyhow::Result<ExitCode> {
     let records = records(&lines).with_context(|| format!("{} is not usable", file.display()))?;
     for record in &records {
         if let Err(mismatch) = picker::replay(&record.table) {
-            println_out(&format!("decision {}, try {}: {mismatch}", record.decision, record.attempt))?;
+            println_out(&format!(
+                "decision {}, try {}: {mismatch}",
+                record.decision, record.attempt
+            ))?;
             return Ok(ExitCode::FAILURE);
         }
     }
-    println_out(&format!("{} decisions replayed, every winner is the same", records.len()))?;
+    println_out(&format!(
+        "{} decisions replayed, every winner is the same",
+        records.len()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -32,7 +32,10 @@ struct Counts {
 impl AccessLog {
     /// No log at all.
     pub fn off() -> Self {
-        Self { sender: None, counts: Arc::default() }
+        Self {
+            sender: None,
+            counts: Arc::default(),
+        }
     }
 
     /// Lines go to `sink` from a thread of their own, which ends with the last clone.
@@ -43,7 +46,10 @@ impl AccessLog {
         std::thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || write_all(sink, &receiver, &counted))?;
-        Ok(Self { sender: Some(sender), counts })
+        Ok(Self {
+            sender: Some(sender),
+            counts,
+        })
     }
 
     /// Lines written so far.
@@ -57,7 +63,11 @@ impl AccessLog {
     }
 
     pub(crate) fn lines(&self) -> Lines {
-        Lines { log: self.clone(), buffer: Vec::new(), count: 0 }
+        Lines {
+            log: self.clone(),
+            buffer: Vec::new(),
+            count: 0,
+        }
     }
 }
 
@@ -93,7 +103,9 @@ impl Lines {
     }
 
     pub(crate) fn flush(&mut self) {
-        let Some(sender) = &self.log.sender else { return };
+        let Some(sender) = &self.log.sender else {
+            return;
+        };
         if self.buffer.is_empty() {
             return;
         }
@@ -120,7 +132,8 @@ struct Line<'a> {
 impl Line<'_> {
     fn number(&mut self, key: &str, value: u64) {
         self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(self.number.format(value).as_bytes());
+        self.out
+            .extend_from_slice(self.number.format(value).as_bytes());
     }
 
     fn text(&mut self, key: &str, value: &[u8]) {
@@ -136,7 +149,10 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
     let t = &x.timings;
     out.extend_from_slice(b"{\"ts\":\"");
     clock::write_stamp(t.ended, out);
-    let mut line = Line { out, number: itoa::Buffer::new() };
+    let mut line = Line {
+        out,
+        number: itoa::Buffer::new(),
+    };
     line.text("\",\"id\":\"", x.id.as_bytes());
     line.text(",\"method\":\"", x.head.method().as_bytes());
     line.text(",\"path\":\"", truncated(x.head.path().as_bytes(), 256));
@@ -161,7 +177,10 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
     line.number(",\"queued_us\":", t.queued_us);
     line.number(",\"overhead_us\":", x.overhead_us());
     if t.first_token.0 > 0 {
-        line.number(",\"first_token_us\":", t.first_token.0.saturating_sub(t.started.0));
+        line.number(
+            ",\"first_token_us\":",
+            t.first_token.0.saturating_sub(t.started.0),
+        );
     }
     line.number(",\"duration_us\":", t.ended.0.saturating_sub(t.started.0));
     if x.response.is_stream {
@@ -176,9 +195,14 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
 }
 
 fn write_usage(exchange: &Exchange, line: &mut Line<'_>) {
-    let Some(usage) = &exchange.response.usage else { return };
+    let Some(usage) = &exchange.response.usage else {
+        return;
+    };
     line.number(",\"prompt_tokens\":", u64::from(usage.prompt_tokens));
-    line.number(",\"completion_tokens\":", u64::from(usage.completion_tokens));
+    line.number(
+        ",\"completion_tokens\":",
+        u64::from(usage.completion_tokens),
+    );
     if let Some(cached) = usage.cached_tokens {
         line.number(",\"cached_tokens\":", u64::from(cached));
     }
@@ -193,7 +217,10 @@ fn truncated(bytes: &[u8], most: usize) -> &[u8] {
 
 /// JSON string content; bytes that are not printable ASCII are written as `\u00xx` (Latin-1).
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    if text.iter().all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')) {
+    if text
+        .iter()
+        .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\'))
+    {
         out.extend_from_slice(text);
         return;
     }

@@ -16,7 +16,10 @@ pub(crate) async fn redirect(
     redirect: &Answer,
 ) -> Result<(), Failure> {
     let mut out = OutBuffer::take();
-    let fields = [("location", redirect.location.as_str()), ("x-request-id", x.id.as_str())];
+    let fields = [
+        ("location", redirect.location.as_str()),
+        ("x-request-id", x.id.as_str()),
+    ];
     http1::write_response(redirect.status, &fields, b"", x.keep_alive, &mut out);
     x.response.status = redirect.status;
     x.response.head_sent = true;
@@ -50,9 +53,18 @@ pub(crate) async fn models_list(
     let names = live.model_names();
     let data = names
         .iter()
-        .map(|(id, pool)| Model { id, object: "model", created: 0, owned_by: pool })
+        .map(|(id, pool)| Model {
+            id,
+            object: "model",
+            created: 0,
+            owned_by: pool,
+        })
         .collect();
-    let body = serde_json::to_vec(&List { object: "list", data }).unwrap_or_default();
+    let body = serde_json::to_vec(&List {
+        object: "list",
+        data,
+    })
+    .unwrap_or_default();
     let mut out = OutBuffer::take();
     let [id] = headers::own_fields(x);
     let fields = [("content-type", "application/json"), id];

@@ -39,7 +39,10 @@ impl Deadline {
         let slot = SLOTS.with_borrow_mut(|all| match all.free.pop() {
             Some(slot) => slot,
             None => {
-                all.slots.push(Slot { due: NEVER, waker: None });
+                all.slots.push(Slot {
+                    due: NEVER,
+                    waker: None,
+                });
                 all.slots.len() - 1
             }
         });
@@ -71,7 +74,10 @@ impl Deadline {
     fn with<T>(&self, act: impl FnOnce(&mut Slot) -> T) -> T {
         SLOTS.with_borrow_mut(|all| {
             let slot = all.slots.get_mut(self.slot);
-            #[expect(clippy::expect_used, reason = "slots are never removed, only marked free")]
+            #[expect(
+                clippy::expect_used,
+                reason = "slots are never removed, only marked free"
+            )]
             act(slot.expect("a deadline's slot exists as long as the deadline"))
         })
     }
@@ -81,7 +87,10 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         SLOTS.with_borrow_mut(|all| {
             if let Some(slot) = all.slots.get_mut(self.slot) {
-                *slot = Slot { due: NEVER, waker: None };
+                *slot = Slot {
+                    due: NEVER,
+                    waker: None,
+                };
                 all.free.push(self.slot);
             }
         });

@@ -84,7 +84,11 @@ impl Held {
 
     /// A body that was put together, such as one with another model name.
     pub(crate) fn own(bytes: crate::worker::OutBuffer) -> Self {
-        Self { start: 0, end: bytes.len(), buffer: HeldBuffer::Owned(bytes) }
+        Self {
+            start: 0,
+            end: bytes.len(),
+            buffer: HeldBuffer::Owned(bytes),
+        }
     }
 
     /// Gives the memory back: no retry needs it any more.
@@ -183,6 +187,10 @@ impl Exchange {
 
     /// From the complete request to the sent one, without the wait in the queue, in microseconds.
     pub(crate) fn overhead_us(&self) -> u64 {
-        self.timings.sent.0.saturating_sub(self.timings.received.0).saturating_sub(self.timings.queued_us)
+        self.timings
+            .sent
+            .0
+            .saturating_sub(self.timings.received.0)
+            .saturating_sub(self.timings.queued_us)
     }
 }

@@ -30,7 +30,10 @@ pub(crate) enum Side {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// Refused by a parser, of HTTP/1.1 or of the body; status and code are the parser's.
-    Refused { status: u16, code: &'static str },
+    Refused {
+        status: u16,
+        code: &'static str,
+    },
     BodyTooLarge,
     BodyTimeout,
     HeadTimeout,
@@ -52,9 +55,13 @@ pub(crate) enum Cause {
     /// No byte for too long in the middle of a response.
     StreamIdle,
     /// The engine answered with a status that says "try elsewhere".
-    EngineStatus { status: u16 },
+    EngineStatus {
+        status: u16,
+    },
     /// The first event of the stream was an error with this status.
-    EngineErrorFirst { status: u16 },
+    EngineErrorFirst {
+        status: u16,
+    },
     /// The stream was cut: an error event, an abort, or an end without its end mark.
     Cut,
     /// The client went away.
@@ -121,16 +128,22 @@ impl Cause {
             Self::HeadLate => (504, "response_timeout", SERVER, Engine, Budgeted),
             Self::StreamIdle => (504, "stream_idle_timeout", SERVER, Engine, Never),
             Self::EngineStatus { status } => (status, "engine_error", SERVER, Engine, Budgeted),
-            Self::EngineErrorFirst { status: status @ 400..429 } => {
-                (status, "engine_error", INVALID, Client, Never)
-            }
+            Self::EngineErrorFirst {
+                status: status @ 400..429,
+            } => (status, "engine_error", INVALID, Client, Never),
             Self::EngineErrorFirst { status } => (status, "engine_error", SERVER, Engine, Budgeted),
             Self::Cut => (502, "stream_cut", SERVER, Engine, Never),
             Self::ClientGone => (499, "client_gone", INVALID, Client, Never),
             Self::RouteTimeout => (504, "request_timeout", SERVER, Gateway, Never),
             Self::ShuttingDown => (503, "shutting_down", SERVER, Gateway, Never),
         };
-        Row { status, code, kind, side, retry }
+        Row {
+            status,
+            code,
+            kind,
+            side,
+            retry,
+        }
     }
 }
 
@@ -150,11 +163,19 @@ impl Phase {
 
 impl Failure {
     pub(crate) fn new(phase: Phase, cause: Cause, message: impl Into<String>) -> Self {
-        Self { phase, cause, message: message.into(), retry_after: None }
+        Self {
+            phase,
+            cause,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     pub(crate) fn refused(refusal: &http1::Refusal) -> Self {
-        let cause = Cause::Refused { status: refusal.status, code: refusal.code };
+        let cause = Cause::Refused {
+            status: refusal.status,
+            code: refusal.code,
+        };
         Self::new(Phase::Request, cause, refusal.message)
     }
 
@@ -174,7 +195,13 @@ impl Failure {
     }
 
     /// The whole response, in the caller's dialect.
-    pub(crate) fn write(&self, dialect: Dialect, fields: &[(&str, &str)], keep: bool, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        &self,
+        dialect: Dialect,
+        fields: &[(&str, &str)],
+        keep: bool,
+        out: &mut Vec<u8>,
+    ) {
         let row = self.cause.row();
         let mut body = Vec::with_capacity(192);
         llm::error_body(dialect, &self.text(), &mut body);
@@ -186,7 +213,10 @@ impl Failure {
         if let Some(seconds) = &retry_after {
             all.push(("retry-after", seconds));
         }
-        if matches!(self.cause, Cause::Saturated | Cause::QueueFull | Cause::QueueTimeout) {
+        if matches!(
+            self.cause,
+            Cause::Saturated | Cause::QueueFull | Cause::QueueTimeout
+        ) {
             all.push(("x-llm-d-request-dropped-reason", row.code));
         }
         all.extend_from_slice(fields);

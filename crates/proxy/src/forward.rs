@@ -54,9 +54,15 @@ pub(crate) async fn forward(
     {
         return Err(unknown_model(x, pool, &near));
     }
-    let timeouts = x.rule.as_ref().map(|rule| rule.timeouts).unwrap_or_default();
+    let timeouts = x
+        .rule
+        .as_ref()
+        .map(|rule| rule.timeouts)
+        .unwrap_or_default();
     let spec = pool.spec();
-    let resolved = spec.models.resolve(&x.model, x.objective.as_deref(), x.trusted);
+    let resolved = spec
+        .models
+        .resolve(&x.model, x.objective.as_deref(), x.trusted);
     let priority = resolved.priority;
     chain(x);
     let mut held = Held::default();
@@ -88,7 +94,11 @@ pub(crate) async fn forward(
         if !again {
             return Err(failure);
         }
-        local.metrics.counted.retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        local
+            .metrics
+            .counted
+            .retries
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
@@ -159,7 +169,11 @@ async fn wait(client: &mut Client, mut waiting: Waiting, limits: &Limits) -> Res
         }
         if client.poll_late(cx) {
             let message = "the route's request timeout passed while the request waited";
-            return Poll::Ready(Err(Failure::new(Phase::Queue, Cause::RouteTimeout, message)));
+            return Poll::Ready(Err(Failure::new(
+                Phase::Queue,
+                Cause::RouteTimeout,
+                message,
+            )));
         }
         Poll::Pending
     })
@@ -178,7 +192,9 @@ async fn one(
         return Err(Failure::new(Phase::Connect, Cause::ConnectFailed, message));
     };
     sending.pool.will_hold(endpoint.id, &x.chain);
-    let target = targets.get(decision.target as usize).map(|target| target.name.as_str());
+    let target = targets
+        .get(decision.target as usize)
+        .map(|target| target.name.as_str());
     x.renamed = target.is_some_and(|target| target != x.model);
     x.attempts.push(Attempt {
         endpoint: endpoint.id,
@@ -214,7 +230,12 @@ async fn answered(
             return Err(failure);
         }
     }
-    let way = Way { upstream: &mut upstream, lease, limits: sending.limits, due: sending.due };
+    let way = Way {
+        upstream: &mut upstream,
+        lease,
+        limits: sending.limits,
+        due: sending.due,
+    };
     let reply = relay::finish(client, x, way, begun).await?;
     if reply.reusable() && !endpoint.stop.is_cancelled() {
         h1::keep(upstream, endpoint, &sending.local.idle, sending.limits);
@@ -261,7 +282,9 @@ fn by_status(status: u16) -> Finished {
 
 /// The engine's own count of cached tokens corrects what we believe it holds.
 fn correct(pool: &Pool, endpoint: &Endpoint, x: &Exchange, usage: &llm::Usage) {
-    let Some(cached) = usage.cached_tokens else { return };
+    let Some(cached) = usage.cached_tokens else {
+        return;
+    };
     if usage.prompt_tokens == 0 || x.chain.is_empty() {
         return;
     }
@@ -292,7 +315,11 @@ fn remember(
         model: x.model.clone(),
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),
-        status: if retried && !x.response.head_sent { 0 } else { x.response.status },
+        status: if retried && !x.response.head_sent {
+            0
+        } else {
+            x.response.status
+        },
         error: failure.map(|failure| failure.cause.row().code),
         queued_us: x.timings.queued_us,
         first_token_us: x.timings.first_token.0.saturating_sub(x.timings.sent.0),
@@ -310,7 +337,11 @@ fn refused(x: &Exchange, pool: &Pool, why: &picker::Why) -> Failure {
         picker::Cause::AllExcluded => (Cause::NoEndpoints, "has no further endpoint to try"),
     };
     // The last try says more than that there is nobody left to try.
-    if let Some(failure) = x.attempts.last().and_then(|attempt| attempt.failure.clone()) {
+    if let Some(failure) = x
+        .attempts
+        .last()
+        .and_then(|attempt| attempt.failure.clone())
+    {
         return failure;
     }
     let mut failure = Failure::new(Phase::Queue, cause, format!("pool {} {what}", pool.name()));
@@ -319,7 +350,11 @@ fn refused(x: &Exchange, pool: &Pool, why: &picker::Why) -> Failure {
 }
 
 fn unknown_model(x: &Exchange, pool: &Pool, near: &[String]) -> Failure {
-    let mut message = format!("the model `{}` does not exist in pool {}", x.model, pool.name());
+    let mut message = format!(
+        "the model `{}` does not exist in pool {}",
+        x.model,
+        pool.name()
+    );
     if !near.is_empty() {
         message.push_str("; there is ");
         message.push_str(&near.join(", "));

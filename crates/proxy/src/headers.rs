@@ -12,10 +12,16 @@ use std::io::Write;
 /// The name by which routes match on the model (Gateway API inference extension, body-based routing).
 pub(crate) const MODEL_NAME: &str = "x-gateway-model-name";
 /// The objective that a request asks for (inference extension).
-const OBJECTIVES: [&str; 2] = ["x-gateway-inference-objective", "x-llm-d-inference-objective"];
+const OBJECTIVES: [&str; 2] = [
+    "x-gateway-inference-objective",
+    "x-llm-d-inference-objective",
+];
 /// Prefixes of names that only a gateway may set.
-const RESERVED: [&str; 3] =
-    ["x-gateway-destination-endpoint", "x-prefiller-", "x-gateway-model-name"];
+const RESERVED: [&str; 3] = [
+    "x-gateway-destination-endpoint",
+    "x-prefiller-",
+    "x-gateway-model-name",
+];
 /// A longer request id is replaced.
 const MOST_ID_BYTES: usize = 128;
 
@@ -44,7 +50,9 @@ pub(crate) fn admit(local: &Local, x: &mut Exchange) {
         }
     }
     let objective = OBJECTIVES.iter().find_map(|name| x.head.get(name));
-    x.objective = objective.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+    x.objective = objective
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .map(str::to_owned);
 }
 
 fn usable_id(id: &[u8]) -> bool {
@@ -71,10 +79,19 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
     }
     let mut text = [0; 48];
     if let Some(attempt) = x.attempts.last() {
-        head.set("x-penstock-endpoint", format_into(&mut text, format_args!("{}", attempt.address)));
-        head.set("x-penstock-decision", format_into(&mut text, format_args!("{}", x.decision)));
+        head.set(
+            "x-penstock-endpoint",
+            format_into(&mut text, format_args!("{}", attempt.address)),
+        );
+        head.set(
+            "x-penstock-decision",
+            format_into(&mut text, format_args!("{}", x.decision)),
+        );
         let overhead = x.overhead_us();
-        head.set("x-penstock-overhead-us", format_into(&mut text, format_args!("{overhead}")));
+        head.set(
+            "x-penstock-overhead-us",
+            format_into(&mut text, format_args!("{overhead}")),
+        );
     }
 }
 

@@ -34,7 +34,11 @@ pub(crate) async fn accept(
     accepting: Accepting,
     tasks: TaskTracker,
 ) {
-    let Accepting { socket, address, stop } = accepting;
+    let Accepting {
+        socket,
+        address,
+        stop,
+    } = accepting;
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => {
@@ -55,7 +59,12 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 no_delay(&stream);
-                let arrived = Arrived { stream, peer, bind: address, draining: draining.clone() };
+                let arrived = Arrived {
+                    stream,
+                    peer,
+                    bind: address,
+                    draining: draining.clone(),
+                };
                 tasks.spawn_local(connection(local.clone(), shared.clone(), arrived));
             }
             Err(error) => {
@@ -90,14 +99,21 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.counted.connections_open.fetch_sub(1, Relaxed);
+        self.0
+            .metrics
+            .counted
+            .connections_open
+            .fetch_sub(1, Relaxed);
     }
 }
 
 async fn connection(local: Rc<Local>, shared: Arc<Shared>, arrived: Arrived) {
     let _open = Open::new(&local);
     let serving = std::panic::AssertUnwindSafe(h1::serve_connection(&local, &shared, arrived));
-    if futures_util::FutureExt::catch_unwind(serving).await.is_err() {
+    if futures_util::FutureExt::catch_unwind(serving)
+        .await
+        .is_err()
+    {
         local.metrics.counted.panics.fetch_add(1, Relaxed);
         tracing::error!("a connection panicked; it was closed and the others go on");
     }

@@ -98,7 +98,10 @@ impl Drop for Alive {
 
 impl Live {
     pub(crate) fn bind(&self, address: SocketAddr) -> Option<&Bind> {
-        self.binds.iter().find(|served| served.address == address).map(|served| &*served.bind)
+        self.binds
+            .iter()
+            .find(|served| served.address == address)
+            .map(|served| &*served.bind)
     }
 
     pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
@@ -108,7 +111,10 @@ impl Live {
     pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
         // By reference: no name is copied to look it up.
         let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
-        self.services.iter().find(|(key, _)| known(key)).map(|(_, pool)| pool.clone())
+        self.services
+            .iter()
+            .find(|(key, _)| known(key))
+            .map(|(_, pool)| pool.clone())
     }
 
     pub(crate) fn has_pools(&self) -> bool {
@@ -119,7 +125,11 @@ impl Live {
     pub(crate) fn model_names(&self) -> Vec<(String, String)> {
         let mut names: Vec<(String, String)> = Vec::new();
         for pool in self.pools.values() {
-            names.extend(pool.model_names().into_iter().map(|name| (name, pool.name().to_string())));
+            names.extend(
+                pool.model_names()
+                    .into_iter()
+                    .map(|name| (name, pool.name().to_string())),
+            );
         }
         names.sort();
         names.dedup_by(|a, b| a.0 == b.0);
@@ -203,7 +213,9 @@ impl Proxy {
             telemetry: TaskTracker::new(),
             alive,
         };
-        proxy.telemetry.spawn(scrape::expire_queues(proxy.shared.clone()));
+        proxy
+            .telemetry
+            .spawn(scrape::expire_queues(proxy.shared.clone()));
         Ok(proxy)
     }
 
@@ -232,7 +244,14 @@ impl Proxy {
         let version = old.version + 1;
         let kept: Vec<SocketAddr> = binds.iter().map(|served| served.address).collect();
         let alive = Alive::new(&self.alive);
-        let live = Live { version, snapshot, binds, pools, services, _alive: alive };
+        let live = Live {
+            version,
+            snapshot,
+            binds,
+            pools,
+            services,
+            _alive: alive,
+        };
         self.retire(&old, &live);
         self.shared.live.store(Arc::new(live));
         for accepting in fresh {
@@ -243,7 +262,10 @@ impl Proxy {
                 served.stop.cancel();
             }
         }
-        Applied { version, binds: report }
+        Applied {
+            version,
+            binds: report,
+        }
     }
 
     /// Takes over changed members without a new snapshot.
@@ -268,7 +290,12 @@ impl Proxy {
             }
             None => {
                 let decisions = self.decisions.clone();
-                Arc::new(Pool::new(spec.clone(), inference, self.shared.seed, decisions))
+                Arc::new(Pool::new(
+                    spec.clone(),
+                    inference,
+                    self.shared.seed,
+                    decisions,
+                ))
             }
         }
     }
@@ -286,7 +313,10 @@ impl Proxy {
     /// Pools that are no longer configured lose their members, which ends their telemetry.
     fn retire(&self, old: &Live, new: &Live) {
         let retained: Vec<*const Pool> = new.all_pools().map(Arc::as_ptr).collect();
-        for pool in old.all_pools().filter(|pool| !retained.contains(&Arc::as_ptr(pool))) {
+        for pool in old
+            .all_pools()
+            .filter(|pool| !retained.contains(&Arc::as_ptr(pool)))
+        {
             pool.sync(&[]);
         }
     }
@@ -296,9 +326,15 @@ impl Proxy {
         let (mut served, mut fresh, mut report) = (Vec::new(), Vec::new(), Vec::new());
         for bind in &snapshot.binds {
             let configured = SocketAddr::new(bind.address, bind.port);
-            let known = old.binds.iter().find(|known| known.configured == configured);
+            let known = old
+                .binds
+                .iter()
+                .find(|known| known.configured == configured);
             let result = match known {
-                Some(known) => Ok(Served { bind: bind.clone(), ..known.clone() }),
+                Some(known) => Ok(Served {
+                    bind: bind.clone(),
+                    ..known.clone()
+                }),
                 None => self.bind(configured, bind).map(|(one, accepting)| {
                     fresh.push(accepting);
                     one
@@ -321,14 +357,34 @@ impl Proxy {
             None => configured,
         };
         let stop = self.shared.stop.child_token();
-        let served = Served { configured, address, bind: bind.clone(), stop: stop.clone() };
-        Ok((served, Fresh { sockets, address, stop }))
+        let served = Served {
+            configured,
+            address,
+            bind: bind.clone(),
+            stop: stop.clone(),
+        };
+        Ok((
+            served,
+            Fresh {
+                sockets,
+                address,
+                stop,
+            },
+        ))
     }
 
     fn accept(&self, fresh: Fresh) {
-        let Fresh { sockets, address, stop } = fresh;
+        let Fresh {
+            sockets,
+            address,
+            stop,
+        } = fresh;
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            let accepting = Accepting { socket, address, stop: stop.clone() };
+            let accepting = Accepting {
+                socket,
+                address,
+                stop: stop.clone(),
+            };
             if worker.commands.send(Command::Accept(accepting)).is_err() {
                 tracing::error!(%address, "a worker has ended and does not accept");
             }

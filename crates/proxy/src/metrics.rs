@@ -125,7 +125,10 @@ impl Metrics {
     pub(crate) fn worker(&self, _index: usize) -> WorkerMetrics {
         let counted = Arc::<Counted>::default();
         self.workers.lock().push(counted.clone());
-        WorkerMetrics { counted, known: RefCell::default() }
+        WorkerMetrics {
+            counted,
+            known: RefCell::default(),
+        }
     }
 }
 
@@ -144,15 +147,27 @@ impl WorkerMetrics {
             series.first_token.record(times.started, times.first_token);
         }
         if times.sent.0 > 0 {
-            self.counted.overhead.record(Micros(0), Micros(exchange.overhead_us()));
+            self.counted
+                .overhead
+                .record(Micros(0), Micros(exchange.overhead_us()));
         }
         if times.queued_us > 0 {
-            self.counted.queued.record(Micros(0), Micros(times.queued_us));
+            self.counted
+                .queued
+                .record(Micros(0), Micros(times.queued_us));
         }
-        let Some(usage) = &exchange.response.usage else { return };
-        series.input_tokens.fetch_add(u64::from(usage.prompt_tokens), Relaxed);
-        series.output_tokens.fetch_add(u64::from(usage.completion_tokens), Relaxed);
-        series.cached_tokens.fetch_add(u64::from(usage.cached_tokens.unwrap_or(0)), Relaxed);
+        let Some(usage) = &exchange.response.usage else {
+            return;
+        };
+        series
+            .input_tokens
+            .fetch_add(u64::from(usage.prompt_tokens), Relaxed);
+        series
+            .output_tokens
+            .fetch_add(u64::from(usage.completion_tokens), Relaxed);
+        series
+            .cached_tokens
+            .fetch_add(u64::from(usage.cached_tokens.unwrap_or(0)), Relaxed);
         if usage.completion_tokens > 1 && exchange.response.is_stream {
             let generating = times.ended.0.saturating_sub(times.first_token.0);
             let each = generating / u64::from(usage.completion_tokens - 1);
@@ -172,7 +187,11 @@ impl WorkerMetrics {
         if let Some(series) = known.get(&key) {
             return series.clone();
         }
-        let (pool, model) = if known.len() < MOST_SERIES { (pool, model) } else { ("other", "other") };
+        let (pool, model) = if known.len() < MOST_SERIES {
+            (pool, model)
+        } else {
+            ("other", "other")
+        };
         let series = self.find_or_add(pool, model);
         if known.len() < 4 * MOST_SERIES {
             known.insert(key, series.clone());

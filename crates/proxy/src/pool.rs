@@ -16,7 +16,9 @@ use arc_swap::ArcSwap;
 use decisions::Decisions;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
-use picker::{Arrival, Ask, EndpointId, Held, MemberSpec, PoolSpec, PrefixIndex, Ticket, Wake, Why};
+use picker::{
+    Arrival, Ask, EndpointId, Held, MemberSpec, PoolSpec, PrefixIndex, Ticket, Wake, Why,
+};
 use rustc_hash::FxHashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -78,7 +80,12 @@ pub(crate) enum Step {
 }
 
 impl Pool {
-    pub(crate) fn new(spec: PoolSpec, inference: bool, seed: u64, decisions: Arc<Decisions>) -> Self {
+    pub(crate) fn new(
+        spec: PoolSpec,
+        inference: bool,
+        seed: u64,
+        decisions: Arc<Decisions>,
+    ) -> Self {
         Self {
             name: spec.name.as_str().into(),
             inference,
@@ -112,7 +119,10 @@ impl Pool {
     pub(crate) fn sync(self: &Arc<Self>, members: &[Resolved]) -> Vec<Arc<Endpoint>> {
         let specs: Vec<MemberSpec> = members
             .iter()
-            .map(|member| MemberSpec { key: member.key.clone(), name: member.name.clone() })
+            .map(|member| MemberSpec {
+                key: member.key.clone(),
+                name: member.name.clone(),
+            })
             .collect();
         let synced = self.state.lock().sync(clock::now(), &specs);
         let mut endpoints = FxHashMap::clone(&self.endpoints.load());
@@ -124,7 +134,9 @@ impl Pool {
         }
         let mut added = Vec::new();
         for (id, key) in synced.added {
-            let Some(member) = members.iter().find(|member| member.key == key) else { continue };
+            let Some(member) = members.iter().find(|member| member.key == key) else {
+                continue;
+            };
             let endpoint = Arc::new(Endpoint {
                 uid: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
                 id,

@@ -87,7 +87,11 @@ pub(crate) async fn begin(
             Event::ClientGone => return Err(Failure::client_gone(Phase::Head)),
             Event::Late if reply.holds() => {
                 client.set_deadline(None);
-                return Ok(Begun { reply, ready, raw: None });
+                return Ok(Begun {
+                    reply,
+                    ready,
+                    raw: None,
+                });
             }
             Event::Late => return Err(late(deadline.cause)),
         };
@@ -97,15 +101,25 @@ pub(crate) async fn begin(
         received = true;
         if reply.has_head() {
             reply.take(scratch.get(..count).unwrap_or_default(), &mut ready)?;
-        } else if let Some(raw) = first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))? {
+        } else if let Some(raw) =
+            first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
+        {
             client.set_deadline(None);
-            return Ok(Begun { reply, ready, raw: Some(raw) });
+            return Ok(Begun {
+                reply,
+                ready,
+                raw: Some(raw),
+            });
         } else if reply.holds() {
             client.set_deadline(Some(clock::now() + limits.first_event_hold));
         }
         if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
             client.set_deadline(None);
-            return Ok(Begun { reply, ready, raw: None });
+            return Ok(Begun {
+                reply,
+                ready,
+                raw: None,
+            });
         }
     }
 }
@@ -175,7 +189,11 @@ pub(crate) async fn finish(
     mut way: Way<'_>,
     begun: Begun,
 ) -> Result<Reply, Failure> {
-    let Begun { mut reply, ready, raw } = begun;
+    let Begun {
+        mut reply,
+        ready,
+        raw,
+    } = begun;
     way.first_token(&reply, x);
     let mut head = OutBuffer::take();
     reply.write_head(x, client, &mut head);
@@ -239,7 +257,9 @@ async fn forward(
     let bytes = scratch.get(..count).unwrap_or_default();
     if reply.passes_raw() {
         let used = reply.scan_raw(bytes)?;
-        return reply.send(client, &[], &[], bytes.get(..used).unwrap_or_default()).await;
+        return reply
+            .send(client, &[], &[], bytes.get(..used).unwrap_or_default())
+            .await;
     }
     let mut ready = OutBuffer::take();
     reply.take(bytes, &mut ready)?;
@@ -258,31 +278,57 @@ async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: F
 
 fn broken(error: &io::Error, received: bool) -> Failure {
     match error.kind() {
-        io::ErrorKind::ConnectionReset if !received => {
-            Failure::new(Phase::Head, Cause::ClosedEarly, "the endpoint reset the connection before it answered")
-        }
-        _ => Failure::new(Phase::Head, Cause::Reset, format!("the connection to the endpoint broke: {error}")),
+        io::ErrorKind::ConnectionReset if !received => Failure::new(
+            Phase::Head,
+            Cause::ClosedEarly,
+            "the endpoint reset the connection before it answered",
+        ),
+        _ => Failure::new(
+            Phase::Head,
+            Cause::Reset,
+            format!("the connection to the endpoint broke: {error}"),
+        ),
     }
 }
 
 fn closed_early(received: bool) -> Failure {
     if received {
-        Failure::new(Phase::Head, Cause::Reset, "the endpoint closed the connection within its response head")
+        Failure::new(
+            Phase::Head,
+            Cause::Reset,
+            "the endpoint closed the connection within its response head",
+        )
     } else {
-        Failure::new(Phase::Head, Cause::ClosedEarly, "the endpoint closed the connection before it answered")
+        Failure::new(
+            Phase::Head,
+            Cause::ClosedEarly,
+            "the endpoint closed the connection before it answered",
+        )
     }
 }
 
 fn late(cause: Cause) -> Failure {
-    Failure::new(Phase::Head, cause, "the endpoint did not begin its answer in time")
+    Failure::new(
+        Phase::Head,
+        cause,
+        "the endpoint did not begin its answer in time",
+    )
 }
 
 fn closed_mid_stream() -> Failure {
-    Failure::new(Phase::Stream, Cause::Cut, "the endpoint closed the connection before its answer was complete")
+    Failure::new(
+        Phase::Stream,
+        Cause::Cut,
+        "the endpoint closed the connection before its answer was complete",
+    )
 }
 
 fn reset_mid_stream(error: &io::Error) -> Failure {
-    Failure::new(Phase::Stream, Cause::Cut, format!("the connection to the endpoint broke in mid-answer: {error}"))
+    Failure::new(
+        Phase::Stream,
+        Cause::Cut,
+        format!("the connection to the endpoint broke in mid-answer: {error}"),
+    )
 }
 
 fn out_of_time() -> Failure {

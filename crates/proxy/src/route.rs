@@ -35,10 +35,18 @@ impl RequestView for View<'_> {
 /// No listener of the bind has this host, or no route matches: 404.
 pub(crate) fn find(live: &Live, bind: SocketAddr, x: &mut Exchange) -> Result<(), Failure> {
     let Some(bind) = live.bind(bind) else {
-        return Err(Failure::new(Phase::Route, Cause::NoRoute, "this listener is going away"));
+        return Err(Failure::new(
+            Phase::Route,
+            Cause::NoRoute,
+            "this listener is going away",
+        ));
     };
     match bind.route(&View(&x.head)) {
-        RouteMatch::Found { listener, rule, matched_prefix } => {
+        RouteMatch::Found {
+            listener,
+            rule,
+            matched_prefix,
+        } => {
             x.trusted = listener.trust_inference_headers;
             x.matched_prefix = matched_prefix;
             x.rule = Some(rule.clone());
@@ -51,5 +59,9 @@ pub(crate) fn find(live: &Live, bind: SocketAddr, x: &mut Exchange) -> Result<()
 
 fn no_route(x: &Exchange, what: &str) -> Failure {
     let (method, host, path) = (x.head.method(), x.head.host(), x.head.path());
-    Failure::new(Phase::Route, Cause::NoRoute, format!("{what}: {method} {host} {path}"))
+    Failure::new(
+        Phase::Route,
+        Cause::NoRoute,
+        format!("{what}: {method} {host} {path}"),
+    )
 }

@@ -52,12 +52,18 @@ async fn stages(
         return Ok(());
     }
     route::find(live, bind, x)?;
-    let Some(rule) = x.rule.clone() else { return Ok(()) };
+    let Some(rule) = x.rule.clone() else {
+        return Ok(());
+    };
     if let Some(redirect) = policies::request(&rule.filters, x) {
         return answer::redirect(client, x, &redirect).await;
     }
     if let Some(fault) = &rule.fault {
-        return Err(Failure::new(Phase::Route, Cause::InvalidBackend, fault.as_ref()));
+        return Err(Failure::new(
+            Phase::Route,
+            Cause::InvalidBackend,
+            fault.as_ref(),
+        ));
     }
     let Some(backend) = rule.choose(local.draw()) else {
         let message = "the rule has no backend that may be used";
@@ -70,7 +76,11 @@ async fn stages(
         Target::Pool(pool) => live.pool(&pool.name),
         Target::Service(service) => live.service(service),
         Target::Invalid { reason } => {
-            return Err(Failure::new(Phase::Route, Cause::InvalidBackend, reason.as_ref()));
+            return Err(Failure::new(
+                Phase::Route,
+                Cause::InvalidBackend,
+                reason.as_ref(),
+            ));
         }
     };
     let Some(pool) = pool else {
@@ -88,7 +98,10 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
         return Ok(());
     }
     let peek = llm::peek(x.body.bytes(), x.api).map_err(|error| {
-        let cause = Cause::Refused { status: error.status(), code: error.code() };
+        let cause = Cause::Refused {
+            status: error.status(),
+            code: error.code(),
+        };
         Failure::new(Phase::Request, cause, error.to_string())
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
@@ -141,7 +154,11 @@ pub(crate) async fn refuse(
     failure: Failure,
 ) {
     x.keep_alive = false;
-    local.metrics.counted.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    local
+        .metrics
+        .counted
+        .refused
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     fail(shared, client, x, failure).await;
     record(local, x);
 }

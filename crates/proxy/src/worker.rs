@@ -124,11 +124,18 @@ impl Worker {
     /// Starts the thread. It ends when `shared.stop` is cancelled and its connections have ended.
     pub(crate) fn start(index: usize, shared: Arc<Shared>) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, run(index, shared, inbox));
-        })?;
-        Ok(Self { commands, thread: Some(thread) })
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, run(index, shared, inbox));
+            })?;
+        Ok(Self {
+            commands,
+            thread: Some(thread),
+        })
     }
 
     /// Waits for the thread; call after `shared.stop` was cancelled.
@@ -150,8 +157,15 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
             command = inbox.recv() => command,
             () = shared.stop.cancelled() => None,
         };
-        let Some(Command::Accept(accepting)) = command else { break };
-        tasks.spawn_local(listener::accept(local.clone(), shared.clone(), accepting, tasks.clone()));
+        let Some(Command::Accept(accepting)) = command else {
+            break;
+        };
+        tasks.spawn_local(listener::accept(
+            local.clone(),
+            shared.clone(),
+            accepting,
+            tasks.clone(),
+        ));
     }
     tasks.close();
     tasks.wait().await;
@@ -165,7 +179,8 @@ pub(crate) struct Local {
     pub(crate) log: RefCell<crate::access_log::Lines>,
     pub(crate) metrics: crate::metrics::WorkerMetrics,
     pub(crate) idle: crate::upstream::idle::Idle,
-    pub(crate) live: RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
+    pub(crate) live:
+        RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: std::cell::Cell<u64>,
     pub(crate) requests: std::cell::Cell<u64>,
 }
@@ -178,7 +193,9 @@ impl Local {
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
             live: RefCell::new(arc_swap::Cache::new(shared.live.clone())),
-            draws: std::cell::Cell::new(shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            draws: std::cell::Cell::new(
+                shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            ),
             requests: std::cell::Cell::new(0),
         }
     }

@@ -20,8 +20,16 @@ type OfEndpoint = fn(&EndpointView) -> f64;
 
 /// The mean over the endpoints that have reported.
 fn average(pool: &PoolView, of: impl Fn(&EndpointView) -> Option<f32>) -> f64 {
-    let known: Vec<f64> = pool.endpoints.iter().filter_map(|one| of(one).map(f64::from)).collect();
-    if known.is_empty() { 0.0 } else { known.iter().sum::<f64>() / known.len() as f64 }
+    let known: Vec<f64> = pool
+        .endpoints
+        .iter()
+        .filter_map(|one| of(one).map(f64::from))
+        .collect();
+    if known.is_empty() {
+        0.0
+    } else {
+        known.iter().sum::<f64>() / known.len() as f64
+    }
 }
 
 const POOL: [(&str, &str, OfPool); 8] = [
@@ -40,24 +48,42 @@ const POOL: [(&str, &str, OfPool); 8] = [
         "Requests running in the engines, mean over the pool",
         |pool| average(pool, |one| one.state.reported?.running),
     ),
-    ("inference_pool_ready_pods", "Members of the pool", |pool| pool.endpoints.len() as f64),
-    ("penstock_pool_saturation", "0 is idle, 1 and more is saturated", |pool| {
-        f64::from(pool.saturation)
+    ("inference_pool_ready_pods", "Members of the pool", |pool| {
+        pool.endpoints.len() as f64
     }),
-    ("penstock_queue_requests", "Requests that wait for a turn", |pool| {
-        pool.queued_requests as f64
-    }),
-    ("penstock_queue_bytes", "Bytes held by requests that wait", |pool| pool.queued_bytes as f64),
-    ("penstock_prefix_index_bytes", "Memory of the prefix index", |pool| pool.prefix_bytes as f64),
+    (
+        "penstock_pool_saturation",
+        "0 is idle, 1 and more is saturated",
+        |pool| f64::from(pool.saturation),
+    ),
+    (
+        "penstock_queue_requests",
+        "Requests that wait for a turn",
+        |pool| pool.queued_requests as f64,
+    ),
+    (
+        "penstock_queue_bytes",
+        "Bytes held by requests that wait",
+        |pool| pool.queued_bytes as f64,
+    ),
+    (
+        "penstock_prefix_index_bytes",
+        "Memory of the prefix index",
+        |pool| pool.prefix_bytes as f64,
+    ),
 ];
 
 const ENDPOINT: [(&str, &str, OfEndpoint); 2] = [
-    ("penstock_endpoint_in_flight", "Own requests at the endpoint", |one| {
-        f64::from(one.state.in_flight)
-    }),
-    ("penstock_endpoint_healthy", "0 while the endpoint is held for broken", |one| {
-        f64::from(u8::from(one.state.health == "healthy"))
-    }),
+    (
+        "penstock_endpoint_in_flight",
+        "Own requests at the endpoint",
+        |one| f64::from(one.state.in_flight),
+    ),
+    (
+        "penstock_endpoint_healthy",
+        "0 while the endpoint is held for broken",
+        |one| f64::from(u8::from(one.state.health == "healthy")),
+    ),
 ];
 
 impl Collector for Gauges {
@@ -72,7 +98,10 @@ impl Collector for Gauges {
         }
         for (name, help, of) in ENDPOINT {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (pool, one) in views.iter().flat_map(|pool| pool.endpoints.iter().map(move |one| (pool, one))) {
+            for (pool, one) in views
+                .iter()
+                .flat_map(|pool| pool.endpoints.iter().map(move |one| (pool, one)))
+            {
                 let labels = [("pool", pool.name.as_str()), ("endpoint", &*one.state.name)];
                 ConstGauge::new(of(one)).encode(family.encode_family(&labels)?)?;
             }
@@ -85,17 +114,37 @@ impl Gauges {
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let log = self.0.log();
         let counters = [
-            ("penstock_access_log_lines", "Access-log lines written", log.written()),
-            ("penstock_access_log_dropped", "Access-log lines dropped", log.dropped()),
+            (
+                "penstock_access_log_lines",
+                "Access-log lines written",
+                log.written(),
+            ),
+            (
+                "penstock_access_log_dropped",
+                "Access-log lines dropped",
+                log.dropped(),
+            ),
         ];
         for (name, help, value) in counters {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(family)?;
         }
         let gauges = [
-            ("penstock_config_version", "Applied configurations", self.0.live().version),
-            ("penstock_snapshots_alive", "Configurations still in memory", self.0.alive()),
-            ("penstock_decisions_bytes", "Memory of recorded decisions", self.0.decisions().bytes() as u64),
+            (
+                "penstock_config_version",
+                "Applied configurations",
+                self.0.live().version,
+            ),
+            (
+                "penstock_snapshots_alive",
+                "Configurations still in memory",
+                self.0.alive(),
+            ),
+            (
+                "penstock_decisions_bytes",
+                "Memory of recorded decisions",
+                self.0.decisions().bytes() as u64,
+            ),
         ];
         for (name, help, value) in gauges {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -25,7 +25,10 @@ fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr
         Origin::Found(found) => {
             say("Found model servers on this machine:");
             for one in found {
-                say(&format!("  http://{} (the usual port of {})", one.address, one.usual));
+                say(&format!(
+                    "  http://{} (the usual port of {})",
+                    one.address, one.usual
+                ));
             }
         }
         Origin::Simulated(servers) => {
@@ -36,8 +39,12 @@ fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr
             }
         }
     }
-    let addresses: Vec<SocketAddr> =
-        applied.binds.iter().filter_map(|bound| bound.result.as_ref().ok()).map(|a| reachable(*a)).collect();
+    let addresses: Vec<SocketAddr> = applied
+        .binds
+        .iter()
+        .filter_map(|bound| bound.result.as_ref().ok())
+        .map(|a| reachable(*a))
+        .collect();
     say("");
     for address in &addresses {
         say(&format!("Address:  http://{address}/v1"));
@@ -56,11 +63,19 @@ fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr
         say(&format!(
             "    -d '{{\"model\":\"{model}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
         ));
-        say(&format!("  export OPENAI_BASE_URL=http://{address}/v1 OPENAI_API_KEY=none"));
+        say(&format!(
+            "  export OPENAI_BASE_URL=http://{address}/v1 OPENAI_API_KEY=none"
+        ));
     }
     say("Next:");
-    let admin_flag = if admin.port() == 4001 { String::new() } else { format!(" --admin http://{}", reachable(admin)) };
-    say(&format!("  penstock why last{admin_flag}        why the last request went where it went"));
+    let admin_flag = if admin.port() == 4001 {
+        String::new()
+    } else {
+        format!(" --admin http://{}", reachable(admin))
+    };
+    say(&format!(
+        "  penstock why last{admin_flag}        why the last request went where it went"
+    ));
     if matches!(source.origin(), Origin::Simulated(_)) {
         say("  penstock run --endpoint http://HOST:PORT ...   your own model servers");
     }

@@ -20,7 +20,13 @@ pub(crate) async fn resolve(objects: &Objects, snapshot: &Snapshot) -> Members {
     for (port, service) in &snapshot.services {
         let mut resolved = Vec::new();
         for address in &service.endpoints {
-            add(&mut resolved, address.to_string(), address.to_string(), address).await;
+            add(
+                &mut resolved,
+                address.to_string(),
+                address.to_string(),
+                address,
+            )
+            .await;
         }
         members.services.insert(port.clone(), resolved);
     }
@@ -29,11 +35,19 @@ pub(crate) async fn resolve(objects: &Objects, snapshot: &Snapshot) -> Members {
 
 async fn add(into: &mut Vec<Resolved>, key: String, name: String, address: &Address) {
     match address {
-        Address::Ip(address) => into.push(Resolved { key, name, address: *address }),
+        Address::Ip(address) => into.push(Resolved {
+            key,
+            name,
+            address: *address,
+        }),
         Address::Fqdn(host, port) => {
             for address in look_up(host, *port).await {
                 let key = format!("{key}@{address}");
-                into.push(Resolved { key, name: name.clone(), address });
+                into.push(Resolved {
+                    key,
+                    name: name.clone(),
+                    address,
+                });
             }
         }
     }
@@ -56,7 +70,10 @@ async fn look_up(host: &str, port: u16) -> Vec<SocketAddr> {
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!(host, "no answer in time to the question for an endpoint's name");
+            tracing::warn!(
+                host,
+                "no answer in time to the question for an endpoint's name"
+            );
             Vec::new()
         }
     }

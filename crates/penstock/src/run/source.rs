@@ -3,9 +3,9 @@
 
 use crate::cli::RunArgs;
 use crate::discover::{self, Found};
+use crate::mock::DEFAULT_MODEL;
 use anyhow::Context;
 use config::{Compiled, Compiler, ConfigError, EndpointUrl, Objects, Plain};
-use crate::mock::DEFAULT_MODEL;
 use control::files::{self, Loaded};
 use mock::{Listen, Mock, MockSpec};
 use std::fmt;
@@ -68,8 +68,13 @@ impl Source {
             let found = tokio::task::spawn_blocking(move || discover::local(&ours)).await;
             let found = found.unwrap_or_default();
             if found.is_empty() {
-                let servers = simulate(stop, tasks).await.map_err(|e| Refused(format!("{e:#}\n")))?;
-                (Origin::Simulated(servers.clone()), servers.iter().map(url).collect())
+                let servers = simulate(stop, tasks)
+                    .await
+                    .map_err(|e| Refused(format!("{e:#}\n")))?;
+                (
+                    Origin::Simulated(servers.clone()),
+                    servers.iter().map(url).collect(),
+                )
             } else {
                 let urls = found.iter().map(|one| url(&one.address)).collect();
                 (Origin::Found(found), urls)
@@ -84,7 +89,13 @@ impl Source {
     }
 
     fn new(origin: Origin, objects: Arc<Objects>) -> Self {
-        Self { origin, compiler: Compiler::default(), objects, refused: Vec::new(), files: None }
+        Self {
+            origin,
+            compiler: Compiler::default(),
+            objects,
+            refused: Vec::new(),
+            files: None,
+        }
     }
 
     async fn from_files(
@@ -124,7 +135,13 @@ impl Source {
         let mut models: Vec<String> = snapshot
             .pools
             .values()
-            .flat_map(|pool| pool.picker.models.names().map(str::to_owned).collect::<Vec<_>>())
+            .flat_map(|pool| {
+                pool.picker
+                    .models
+                    .names()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
             .collect();
         if matches!(self.origin, Origin::Simulated(_)) {
             models.extend([DEFAULT_MODEL.to_owned(), SIMULATED_ADAPTER.to_owned()]);
@@ -137,7 +154,9 @@ impl Source {
     /// Waits for the next change; `false` when it was refused and the objects stay. Never returns
     /// where nothing can change.
     pub(crate) async fn changed(&mut self) -> bool {
-        let Some(files) = &mut self.files else { return std::future::pending().await };
+        let Some(files) = &mut self.files else {
+            return std::future::pending().await;
+        };
         if files.changed().await.is_err() {
             return std::future::pending().await;
         }
@@ -151,7 +170,10 @@ impl Source {
 }
 
 fn url(address: &SocketAddr) -> EndpointUrl {
-    EndpointUrl { host: address.ip().to_string(), port: address.port() }
+    EndpointUrl {
+        host: address.ip().to_string(),
+        port: address.port(),
+    }
 }
 
 /// Reads the URLs of the command line.
@@ -175,7 +197,11 @@ async fn simulate(
 ) -> anyhow::Result<Vec<SocketAddr>> {
     let mut servers = Vec::new();
     for index in 0..2 {
-        let adapters = if index == 1 { vec![SIMULATED_ADAPTER.to_owned()] } else { Vec::new() };
+        let adapters = if index == 1 {
+            vec![SIMULATED_ADAPTER.to_owned()]
+        } else {
+            Vec::new()
+        };
         let spec = MockSpec {
             listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             models: vec![DEFAULT_MODEL.to_owned()],

@@ -11,7 +11,10 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// The body of `GET path`.
 pub(crate) fn get(admin: &str, path: &str) -> anyhow::Result<String> {
-    let host = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
+    let host = admin
+        .strip_prefix("http://")
+        .unwrap_or(admin)
+        .trim_end_matches('/');
     let unreachable = || {
         format!("no gateway answers on {admin}; is it running, and is --admin its admin address?")
     };
@@ -27,7 +30,10 @@ pub(crate) fn get(admin: &str, path: &str) -> anyhow::Result<String> {
     let request = format!("GET {path} HTTP/1.0\r\nhost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MOST_BYTES).read_to_end(&mut answer).with_context(unreachable)?;
+    stream
+        .take(MOST_BYTES)
+        .read_to_end(&mut answer)
+        .with_context(unreachable)?;
     let answer = String::from_utf8(answer).context("the answer is not text")?;
     let Some((head, body)) = answer.split_once("\r\n\r\n") else {
         bail!("{admin} did not answer with HTTP; is it the admin address?");

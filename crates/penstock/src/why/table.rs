@@ -6,9 +6,20 @@ use std::fmt::Write;
 
 /// Appends the whole explanation.
 pub(super) fn write(record: &Record, out: &mut String) {
-    let Record { decision, id, pool, model, attempt, .. } = record;
+    let Record {
+        decision,
+        id,
+        pool,
+        model,
+        attempt,
+        ..
+    } = record;
     let _ = writeln!(out, "decision {decision}, request {id}, try {attempt}");
-    let model = if model.is_empty() { "no model named" } else { model };
+    let model = if model.is_empty() {
+        "no model named"
+    } else {
+        model
+    };
     let _ = writeln!(out, "pool {pool}, {model}");
     let table = &record.table;
     let ask = &table.ask;
@@ -45,7 +56,13 @@ fn basis(table: &Table) -> String {
 }
 
 fn candidates(table: &Table, out: &mut String) {
-    let width = table.rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(8);
+    let width = table
+        .rows
+        .iter()
+        .map(|row| row.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(8);
     let _ = write!(out, "  {:width$}", "endpoint");
     for term in TERMS {
         let _ = write!(out, " {:>9}", term.name());
@@ -69,7 +86,11 @@ fn candidate(table: &Table, index: usize, row: &Row, width: usize, out: &mut Str
     for seconds in row.seconds {
         let _ = write!(out, " {seconds:>8.4}s");
     }
-    let unit = if table.basis == Basis::Requests { ' ' } else { 's' };
+    let unit = if table.basis == Basis::Requests {
+        ' '
+    } else {
+        's'
+    };
     let held = format!("{}/{}", row.candidate.held_blocks, table.ask.blocks);
     let age = match row.candidate.report_age_seconds {
         Some(age) => format!("{age:.1}s old"),
@@ -102,11 +123,20 @@ fn outcome(record: &Record) -> String {
         (None, status) => text.push_str(&format!("status {status}")),
     }
     if record.queued_us > 0 {
-        text.push_str(&format!(", {:.1} ms in the queue", record.queued_us as f64 / 1e3));
+        text.push_str(&format!(
+            ", {:.1} ms in the queue",
+            record.queued_us as f64 / 1e3
+        ));
     }
     if record.first_token_us > 0 {
-        text.push_str(&format!(", first token after {:.1} ms", record.first_token_us as f64 / 1e3));
+        text.push_str(&format!(
+            ", first token after {:.1} ms",
+            record.first_token_us as f64 / 1e3
+        ));
     }
-    text.push_str(&format!(", {:.1} ms in all", record.duration_us as f64 / 1e3));
+    text.push_str(&format!(
+        ", {:.1} ms in all",
+        record.duration_us as f64 / 1e3
+    ));
     text
 }

@@ -29,7 +29,10 @@ pub(crate) struct Gateway {
 
 /// A port that was free a moment ago.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 pub(crate) fn penstock(args: &[&str]) -> Command {
@@ -43,18 +46,40 @@ impl Gateway {
     pub(crate) fn run(args: &[&str]) -> Self {
         let (address, admin) = (free_address(), free_address());
         let (listen, admin_text) = (address.to_string(), admin.to_string());
-        let mut all = vec!["run", "--listen", &listen, "--admin", &admin_text, "--workers", "1"];
+        let mut all = vec![
+            "run",
+            "--listen",
+            &listen,
+            "--admin",
+            &admin_text,
+            "--workers",
+            "1",
+        ];
         all.extend_from_slice(args);
-        let child = penstock(&all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let gateway = Self { process: Running(child), address, admin };
+        let child = penstock(&all)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let gateway = Self {
+            process: Running(child),
+            address,
+            admin,
+        };
         wait_until(|| get(admin, "/readyz").is_some_and(|answer| answer.status == 200));
         gateway
     }
 
     /// In front of these servers.
     pub(crate) fn before(servers: &[SocketAddr]) -> Self {
-        let urls: Vec<String> = servers.iter().map(|server| format!("http://{server}")).collect();
-        let args: Vec<&str> = urls.iter().flat_map(|url| ["--endpoint", url.as_str()]).collect();
+        let urls: Vec<String> = servers
+            .iter()
+            .map(|server| format!("http://{server}"))
+            .collect();
+        let args: Vec<&str> = urls
+            .iter()
+            .flat_map(|url| ["--endpoint", url.as_str()])
+            .collect();
         Self::run(&args)
     }
 }
@@ -65,7 +90,11 @@ pub(crate) fn mock(args: &[&str]) -> (Running, SocketAddr) {
     let listen = address.to_string();
     let mut all = vec!["mock", "--listen", &listen];
     all.extend_from_slice(args);
-    let child = penstock(&all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = penstock(&all)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let running = Running(child);
     wait_until(|| TcpStream::connect(address).is_ok());
     (running, address)
@@ -75,7 +104,10 @@ pub(crate) fn mock(args: &[&str]) -> (Running, SocketAddr) {
 pub(crate) fn wait_until(done: impl Fn() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !done() {
-        assert!(Instant::now() < until, "it did not happen within {DEADLINE:?}");
+        assert!(
+            Instant::now() < until,
+            "it did not happen within {DEADLINE:?}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -90,7 +122,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -112,14 +147,24 @@ pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
     post_with(address, path, body, &[])
 }
 
-pub(crate) fn post_with(address: SocketAddr, path: &str, body: &str, fields: &[(&str, &str)]) -> Answer {
+pub(crate) fn post_with(
+    address: SocketAddr,
+    path: &str,
+    body: &str,
+    fields: &[(&str, &str)],
+) -> Answer {
     let mut stream = connect(address);
-    stream.write_all(request(path, body, fields).as_bytes()).unwrap();
+    stream
+        .write_all(request(path, body, fields).as_bytes())
+        .unwrap();
     read_answer(&mut BufReader::new(stream)).expect("a whole response")
 }
 
 pub(crate) fn request(path: &str, body: &str, fields: &[(&str, &str)]) -> String {
-    let mut text = format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", body.len());
+    let mut text = format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in fields {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -142,7 +187,12 @@ pub(crate) fn read_answer(stream: &mut impl BufRead) -> Option<Answer> {
         let (name, value) = trimmed.split_once(':')?;
         fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let of = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let of = |name: &str| {
+        fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+    };
     let mut body = Vec::new();
     if of("transfer-encoding").is_some() {
         loop {
@@ -157,8 +207,15 @@ pub(crate) fn read_answer(stream: &mut impl BufRead) -> Option<Answer> {
             body.extend_from_slice(&chunk[..size]);
         }
     } else {
-        body.resize(of("content-length").map_or(Some(0), |length| length.parse().ok())?, 0);
+        body.resize(
+            of("content-length").map_or(Some(0), |length| length.parse().ok())?,
+            0,
+        );
         stream.read_exact(&mut body).ok()?;
     }
-    Some(Answer { status, fields, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Answer {
+        status,
+        fields,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }

@@ -18,19 +18,39 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("proxy", &["http1", "picker", "llm", "config"]),
     ("control", &["config"]),
     ("bench", &[]),
-    ("penstock", &["http1", "llm", "picker", "config", "sim", "mock", "proxy", "control"]),
+    (
+        "penstock",
+        &[
+            "http1", "llm", "picker", "config", "sim", "mock", "proxy", "control",
+        ],
+    ),
 ];
 
 /// What pure crates never import: same input, same output, on every platform.
 const PURE: &[&str] = &["http1", "llm", "picker", "config", "sim"];
 const IMPURE: &[&str] = &[
-    "tokio", "hyper", "tonic", "kube", "std::net::Tcp", "std::net::Udp", "std::thread", "std::fs",
-    "std::collections::HashMap", "std::collections::HashSet", "Instant::now", "SystemTime::now",
-    "rand::rng", "rand::random", "thread_rng",
+    "tokio",
+    "hyper",
+    "tonic",
+    "kube::",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::thread",
+    "std::fs",
+    "std::collections::HashMap",
+    "std::collections::HashSet",
+    "Instant::now",
+    "SystemTime::now",
+    "rand::rng",
+    "rand::random",
+    "thread_rng",
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
@@ -38,7 +58,9 @@ fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && !["target", "recorded", "corpus", "node_modules"].contains(&&*name) {
+            if !name.starts_with('.')
+                && !["target", "recorded", "corpus", "node_modules"].contains(&&*name)
+            {
                 files(&path, ending, found);
             }
         } else if name.ends_with(ending) {
@@ -54,7 +76,11 @@ fn sources() -> BTreeMap<String, String> {
     found
         .into_iter()
         .map(|path| {
-            let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            let name = path
+                .strip_prefix(&root)
+                .unwrap()
+                .to_string_lossy()
+                .into_owned();
             (name, std::fs::read_to_string(path).unwrap())
         })
         .collect()
@@ -74,8 +100,14 @@ fn files_are_short() {
     let mut problems = Vec::new();
     for (name, text) in sources() {
         let all = text.lines().count();
-        let code = text.find("#[cfg(test)]").map_or(all, |at| text[..at].lines().count());
-        let most = if is_test(&name) { MOST_LINES_WITH_TESTS } else { MOST_LINES };
+        let code = text
+            .find("#[cfg(test)]")
+            .map_or(all, |at| text[..at].lines().count());
+        let most = if is_test(&name) {
+            MOST_LINES_WITH_TESTS
+        } else {
+            MOST_LINES
+        };
         if (code > most || all > MOST_LINES_WITH_TESTS) && !text.contains("// tidy: allow-long: ") {
             problems.push(format!("{name}: {code} lines of code, {all} in all"));
         }
@@ -94,7 +126,12 @@ fn files_say_what_they_are() {
 
 #[test]
 fn modules_are_files_beside_their_folder() {
-    none(sources().into_keys().filter(|name| name.ends_with("/mod.rs")).collect());
+    none(
+        sources()
+            .into_keys()
+            .filter(|name| name.ends_with("/mod.rs"))
+            .collect(),
+    );
 }
 
 #[test]
@@ -120,12 +157,17 @@ fn crates_depend_as_the_map_says() {
 fn pure_crates_stay_pure() {
     let mut problems = Vec::new();
     for (name, text) in sources() {
-        let pure = PURE.iter().any(|pure| name.starts_with(&format!("crates/{pure}/src/")));
+        let pure = PURE
+            .iter()
+            .any(|pure| name.starts_with(&format!("crates/{pure}/src/")));
         if !pure || is_test(&name) {
             continue;
         }
         let code = text.find("#[cfg(test)]").map_or(&*text, |at| &text[..at]);
-        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for line in code
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+        {
             for banned in IMPURE.iter().filter(|banned| line.contains(**banned)) {
                 problems.push(format!("{name}: `{banned}` in: {}", line.trim()));
             }
@@ -136,11 +178,16 @@ fn pure_crates_stay_pure() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let marks = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "XX".to_owned() + "X:"];
+    // Put together here, so that this file does not find itself.
+    let marks = [
+        "TO".to_owned() + "DO",
+        "FIX".to_owned() + "ME",
+        "allow(dead_".to_owned() + "code)",
+    ];
     let mut problems = Vec::new();
     for (name, text) in sources() {
         for (number, line) in text.lines().enumerate() {
-            if marks.iter().any(|mark| line.contains(mark.as_str())) || line.contains("allow(dead_code)") {
+            if marks.iter().any(|mark| line.contains(mark.as_str())) {
                 problems.push(format!("{name}:{}: {}", number + 1, line.trim()));
             }
         }

@@ -29,8 +29,18 @@ pub(super) async fn attempt(
     let mut fresh = false;
     loop {
         let mut upstream = match sending.local.idle.take(endpoint.uid) {
-            Some(stream) if !fresh => Upstream { stream, reused: true },
-            _ => watching(client, sending.limits, h1::connect(endpoint, sending.limits)).await??,
+            Some(stream) if !fresh => Upstream {
+                stream,
+                reused: true,
+            },
+            _ => {
+                watching(
+                    client,
+                    sending.limits,
+                    h1::connect(endpoint, sending.limits),
+                )
+                .await??
+            }
         };
         let sent = send(sending, client, x, &mut upstream, target).await;
         let begun = match sent {
@@ -52,8 +62,10 @@ pub(super) async fn attempt(
 
 fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
     let now = clock::now();
-    let mut deadline =
-        HeadDeadline { due: now + sending.limits.response_head, cause: Cause::HeadLate };
+    let mut deadline = HeadDeadline {
+        due: now + sending.limits.response_head,
+        cause: Cause::HeadLate,
+    };
     if let Some(within) = sending.timeouts.backend_request
         && now + within < deadline.due
     {
@@ -62,7 +74,10 @@ fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
     if let Some(due) = sending.due
         && due < deadline.due
     {
-        deadline = HeadDeadline { due, cause: Cause::RouteTimeout };
+        deadline = HeadDeadline {
+            due,
+            cause: Cause::RouteTimeout,
+        };
     }
     deadline
 }
@@ -98,7 +113,12 @@ async fn send(
     let mut head = OutBuffer::take();
     let mut spliced = OutBuffer::empty();
     let body: &[u8] = match (target, &x.peek) {
-        (Some(target), Some(llm::Peek { model: Some(model), .. })) if x.renamed => {
+        (
+            Some(target),
+            Some(llm::Peek {
+                model: Some(model), ..
+            }),
+        ) if x.renamed => {
             spliced = OutBuffer::take();
             llm::splice_model(x.body.bytes(), model, target, &mut spliced);
             &spliced

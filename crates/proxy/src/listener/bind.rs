@@ -28,7 +28,11 @@ pub(crate) fn sockets(address: SocketAddr, workers: usize) -> io::Result<Vec<Tcp
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -62,7 +66,12 @@ fn holder(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| table.lines().filter_map(|line| listening(line, port)).collect::<Vec<_>>())
+        .flat_map(|table| {
+            table
+                .lines()
+                .filter_map(|line| listening(line, port))
+                .collect::<Vec<_>>()
+        })
         .map(|inode| format!("socket:[{inode}]"))
         .collect();
     let processes = std::fs::read_dir("/proc").ok()?;
@@ -70,8 +79,11 @@ fn holder(port: u16) -> Option<String> {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
         let files = std::fs::read_dir(process.path().join("fd")).ok()?;
         let holds = files.flatten().any(|file| {
-            std::fs::read_link(file.path())
-                .is_ok_and(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
+            std::fs::read_link(file.path()).is_ok_and(|target| {
+                inodes
+                    .iter()
+                    .any(|inode| target.as_os_str() == inode.as_str())
+            })
         });
         let name = std::fs::read_to_string(process.path().join("comm")).ok()?;
         holds.then(|| format!("{} (pid {pid})", name.trim()))

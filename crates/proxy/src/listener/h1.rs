@@ -84,12 +84,27 @@ impl Client {
     async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
         if self.carry.is_empty() {
             self.deadline.set(clock::now() + limits.keep_alive);
-            let Some((scratch, count)) = self.read_first().await else { return Ok(Next::Closed) };
+            let Some((scratch, count)) = self.read_first().await else {
+                return Ok(Next::Closed);
+            };
             x.timings.started = clock::now();
             let bytes = scratch.get(..count).unwrap_or_default();
-            match x.head.parse(bytes, &limits.http1).map_err(|r| Failure::refused(&r))? {
+            match x
+                .head
+                .parse(bytes, &limits.http1)
+                .map_err(|r| Failure::refused(&r))?
+            {
                 Parsed::Complete { head_bytes } => {
-                    self.take_body(x, limits, Received { scratch, head_bytes, count }).await?;
+                    self.take_body(
+                        x,
+                        limits,
+                        Received {
+                            scratch,
+                            head_bytes,
+                            count,
+                        },
+                    )
+                    .await?;
                     return Ok(self.received(x));
                 }
                 Parsed::Incomplete => self.carry.extend_from_slice(bytes),
@@ -98,7 +113,9 @@ impl Client {
             x.timings.started = clock::now();
         }
         self.deadline.set(x.timings.started + limits.head);
-        let Some(head_bytes) = self.carried_head(x, limits).await? else { return Ok(Next::Closed) };
+        let Some(head_bytes) = self.carried_head(x, limits).await? else {
+            return Ok(Next::Closed);
+        };
         self.carry.drain(..head_bytes);
         self.carried_body(x, limits).await?;
         Ok(self.received(x))
@@ -128,12 +145,19 @@ impl Client {
     }
 
     /// Reads into `carry` until it begins with a whole head. `None`: the client closed.
-    async fn carried_head(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Option<usize>, Failure> {
+    async fn carried_head(
+        &mut self,
+        x: &mut Exchange,
+        limits: &Limits,
+    ) -> Result<Option<usize>, Failure> {
         let mut look = true;
         loop {
             // A head can only be complete, or wrong, when a line has ended.
-            if look && let Parsed::Complete { head_bytes } =
-                x.head.parse(&self.carry, &limits.http1).map_err(|r| Failure::refused(&r))?
+            if look
+                && let Parsed::Complete { head_bytes } = x
+                    .head
+                    .parse(&self.carry, &limits.http1)
+                    .map_err(|r| Failure::refused(&r))?
             {
                 return Ok(Some(head_bytes));
             }
@@ -146,7 +170,8 @@ impl Client {
                         || self.carry.len() > limits.http1.head_bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let message = format!("the request head did not arrive within {:?}", limits.head);
+                    let message =
+                        format!("the request head did not arrive within {:?}", limits.head);
                     return Err(Failure::new(Phase::Request, Cause::HeadTimeout, message));
                 }
                 Err(_) => return Ok(None),
@@ -161,7 +186,11 @@ impl Client {
         limits: &Limits,
         received: Received,
     ) -> Result<(), Failure> {
-        let Received { scratch, head_bytes, count } = received;
+        let Received {
+            scratch,
+            head_bytes,
+            count,
+        } = received;
         let length = match x.head.framing() {
             Framing::None | Framing::Close => 0,
             Framing::Length(length) => bounded(length, limits)?,
@@ -174,9 +203,14 @@ impl Client {
             drop(scratch);
             return self.carried_body(x, limits).await;
         }
-        self.carry.extend_from_slice(scratch.get(end..count).unwrap_or_default());
+        self.carry
+            .extend_from_slice(scratch.get(end..count).unwrap_or_default());
         x.body = if length > COPY_BYTES {
-            Held { buffer: HeldBuffer::Read(scratch), start: head_bytes, end }
+            Held {
+                buffer: HeldBuffer::Read(scratch),
+                start: head_bytes,
+                end,
+            }
         } else {
             let mut body = OutBuffer::take();
             body.extend_from_slice(scratch.get(head_bytes..end).unwrap_or_default());
@@ -213,7 +247,8 @@ impl Client {
                 Ok(0) => return Err(Failure::client_gone(Phase::Body)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let message = format!("no byte of the request body within {:?}", limits.body_idle);
+                    let message =
+                        format!("no byte of the request body within {:?}", limits.body_idle);
                     return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
                 }
                 Err(_) => return Err(Failure::client_gone(Phase::Body)),
@@ -232,7 +267,8 @@ impl Client {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             let (scratch, count) = ready!(poll_read(&mut self.stream, cx))?;
-            self.carry.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            self.carry
+                .extend_from_slice(scratch.get(..count).unwrap_or_default());
             Poll::Ready(Ok(count))
         })
         .await
@@ -244,7 +280,8 @@ impl Client {
         while self.carry.len() < most {
             match ready!(poll_read(&mut self.stream, cx)) {
                 Ok((scratch, count)) if count > 0 => {
-                    self.carry.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                    self.carry
+                        .extend_from_slice(scratch.get(..count).unwrap_or_default());
                 }
                 _ => {
                     self.gone = true;
@@ -271,10 +308,12 @@ impl Client {
     pub(crate) async fn offer(&mut self, head: &[u8], body: &[u8]) -> Result<(), Failure> {
         let mut done = 0;
         let written = if self.unsent.is_empty() {
-            poll_fn(|cx| match poll_write_two(&mut self.stream, cx, (head, body), &mut done) {
-                Poll::Ready(written) => Poll::Ready(written),
-                Poll::Pending => Poll::Ready(Ok(())),
-            })
+            poll_fn(
+                |cx| match poll_write_two(&mut self.stream, cx, (head, body), &mut done) {
+                    Poll::Ready(written) => Poll::Ready(written),
+                    Poll::Pending => Poll::Ready(Ok(())),
+                },
+            )
             .await
         } else {
             Ok(())
@@ -283,9 +322,11 @@ impl Client {
             self.gone = true;
             return Err(Failure::client_gone(Phase::Stream));
         }
-        self.unsent.extend_from_slice(head.get(done..).unwrap_or_default());
+        self.unsent
+            .extend_from_slice(head.get(done..).unwrap_or_default());
         let into_body = done.saturating_sub(head.len());
-        self.unsent.extend_from_slice(body.get(into_body..).unwrap_or_default());
+        self.unsent
+            .extend_from_slice(body.get(into_body..).unwrap_or_default());
         Ok(())
     }
 

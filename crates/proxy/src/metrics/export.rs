@@ -24,7 +24,14 @@ impl Metrics {
         let of = |series: &Series| series.outcomes.iter().map(|c| c.load(Relaxed)).sum::<u64>();
         self.workers()
             .iter()
-            .map(|worker| worker.series.lock().iter().map(|(_, series)| of(series)).sum::<u64>())
+            .map(|worker| {
+                worker
+                    .series
+                    .lock()
+                    .iter()
+                    .map(|(_, series)| of(series))
+                    .sum::<u64>()
+            })
             .sum()
     }
 }
@@ -192,10 +199,24 @@ fn latencies(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Resul
 fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt::Result {
     type Of = fn(&Counted) -> &AtomicU64;
     let counters: [(&str, &str, Of); 4] = [
-        ("penstock_connections", "Client connections accepted", |one| &one.connections),
-        ("penstock_retries", "Requests tried again on another endpoint", |one| &one.retries),
-        ("penstock_refused_heads", "Request heads that HTTP/1.1 forbids", |one| &one.refused),
-        ("penstock_panics", "Connections ended by a panic", |one| &one.panics),
+        (
+            "penstock_connections",
+            "Client connections accepted",
+            |one| &one.connections,
+        ),
+        (
+            "penstock_retries",
+            "Requests tried again on another endpoint",
+            |one| &one.retries,
+        ),
+        (
+            "penstock_refused_heads",
+            "Request heads that HTTP/1.1 forbids",
+            |one| &one.refused,
+        ),
+        ("penstock_panics", "Connections ended by a panic", |one| {
+            &one.panics
+        }),
     ];
     for (name, help, of) in counters {
         let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -211,7 +232,11 @@ fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt
             "From the complete request to its last byte sent to an endpoint, without queueing",
             |one| &one.overhead,
         ),
-        ("penstock_queue_seconds", "Time that queued requests waited", |one| &one.queued),
+        (
+            "penstock_queue_seconds",
+            "Time that queued requests waited",
+            |one| &one.queued,
+        ),
     ];
     for (name, help, of) in histograms {
         let family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;

@@ -14,5 +14,8 @@ pub(crate) struct Answer {
 pub(crate) fn answer(redirect: &Redirect, x: &Exchange) -> Answer {
     let view = View(&x.head);
     let location = redirect.location(&view, x.matched_prefix, x.listener_port, "http");
-    Answer { status: redirect.status, location }
+    Answer {
+        status: redirect.status,
+        location,
+    }
 }

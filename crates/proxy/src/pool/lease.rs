@@ -31,21 +31,29 @@ pub(crate) fn cancelled() -> Outcome {
 
 impl Lease {
     pub(super) fn new(pool: Arc<Pool>, reservation: Reservation) -> Self {
-        Self { pool, reservation: Some(reservation), shrunk: false }
+        Self {
+            pool,
+            reservation: Some(reservation),
+            shrunk: false,
+        }
     }
 
     /// The first token has come: the prefill is done.
     pub(crate) fn first_token(&mut self) {
-        let Some(reservation) = self.reservation else { return };
+        let Some(reservation) = self.reservation else {
+            return;
+        };
         if !std::mem::replace(&mut self.shrunk, true) {
-            self.pool.act(|state| state.first_token(clock::now(), reservation));
+            self.pool
+                .act(|state| state.first_token(clock::now(), reservation));
         }
     }
 
     /// The request has ended.
     pub(crate) fn settle(mut self, outcome: Outcome) {
         if let Some(reservation) = self.reservation.take() {
-            self.pool.act(|state| state.finish(clock::now(), reservation, outcome));
+            self.pool
+                .act(|state| state.finish(clock::now(), reservation, outcome));
         }
     }
 }
@@ -53,7 +61,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
-            self.pool.act(|state| state.finish(clock::now(), reservation, cancelled()));
+            self.pool
+                .act(|state| state.finish(clock::now(), reservation, cancelled()));
         }
     }
 }
@@ -68,8 +77,17 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(pool: Arc<Pool>, ticket: Ticket, receiver: oneshot::Receiver<Arrival>) -> Self {
-        Self { pool, ticket, receiver, done: false }
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        ticket: Ticket,
+        receiver: oneshot::Receiver<Arrival>,
+    ) -> Self {
+        Self {
+            pool,
+            ticket,
+            receiver,
+            done: false,
+        }
     }
 
     /// Ready when it is this request's turn, or it is refused.
@@ -103,4 +121,3 @@ impl Drop for Waiting {
         }
     }
 }
-

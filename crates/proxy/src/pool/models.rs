@@ -47,7 +47,9 @@ impl Announced {
     }
 
     fn is_fresh(&self) -> bool {
-        self.at.lock().is_some_and(|at| clock::now().0 < at.0 + FRESH.as_micros() as u64)
+        self.at
+            .lock()
+            .is_some_and(|at| clock::now().0 < at.0 + FRESH.as_micros() as u64)
     }
 }
 
@@ -73,10 +75,20 @@ impl Pool {
 
     /// Rebuilds the set of names from objects and announcements.
     pub(crate) fn recatalogue(&self) {
-        let mut names: FxHashSet<String> =
-            self.spec().models.names().map(|name| name.to_owned()).collect();
+        let mut names: FxHashSet<String> = self
+            .spec()
+            .models
+            .names()
+            .map(|name| name.to_owned())
+            .collect();
         for endpoint in self.endpoints() {
-            names.extend(endpoint.announced.cards().iter().map(|card| card.id.clone()));
+            names.extend(
+                endpoint
+                    .announced
+                    .cards()
+                    .iter()
+                    .map(|card| card.id.clone()),
+            );
         }
         self.catalogue.names.store(Arc::new(names));
     }
@@ -88,7 +100,9 @@ impl Pool {
         }
         self.refresh_models().await;
         let endpoints = self.endpoints();
-        let all_said = endpoints.iter().all(|endpoint| endpoint.announced.is_fresh());
+        let all_said = endpoints
+            .iter()
+            .all(|endpoint| endpoint.announced.is_fresh());
         if self.knows_model(model) || !all_said || endpoints.is_empty() {
             return None;
         }
@@ -123,7 +137,9 @@ pub(super) async fn refresh(
     let deadline = Duration::from_secs(2);
     let (status, body) = fetcher.get("/v1/models", MOST_LIST_BYTES, deadline).await?;
     if status != 200 {
-        return Err(std::io::Error::other(format!("/v1/models answered {status}")));
+        return Err(std::io::Error::other(format!(
+            "/v1/models answered {status}"
+        )));
     }
     if endpoint.announced.update(llm::scan_models(body)) {
         pool.recatalogue();
@@ -134,10 +150,16 @@ pub(super) async fn refresh(
 
 /// The names nearest to `model`, by edit distance.
 fn near(model: &str, names: Vec<String>) -> Vec<String> {
-    let mut ranked: Vec<(usize, String)> =
-        names.into_iter().map(|name| (distance(model, &name), name)).collect();
+    let mut ranked: Vec<(usize, String)> = names
+        .into_iter()
+        .map(|name| (distance(model, &name), name))
+        .collect();
     ranked.sort();
-    ranked.into_iter().take(NEAR_NAMES).map(|(_, name)| name).collect()
+    ranked
+        .into_iter()
+        .take(NEAR_NAMES)
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Levenshtein's distance; long names are compared by their first 64 characters.
@@ -167,7 +189,14 @@ mod tests {
 
     #[test]
     fn distance_counts_edits() {
-        for (a, b, edits) in [("", "", 0), ("a", "", 1), ("tiny", "tiny", 0), ("tny", "tiny", 1), ("llama", "lama3", 2), ("kitten", "sitting", 3)] {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("tiny", "tiny", 0),
+            ("tny", "tiny", 1),
+            ("llama", "lama3", 2),
+            ("kitten", "sitting", 3),
+        ] {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }

@@ -44,9 +44,16 @@ async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
             models_due = clock::now() + again;
         }
         let scraped = scrape(&mut fetcher, &mut report).await;
-        failures = if scraped { 0 } else { failures.saturating_add(1) };
-        let observation =
-            if scraped { Observation::Report(plain(&report)) } else { Observation::ScrapeFailed };
+        failures = if scraped {
+            0
+        } else {
+            failures.saturating_add(1)
+        };
+        let observation = if scraped {
+            Observation::Report(plain(&report))
+        } else {
+            Observation::ScrapeFailed
+        };
         let busy = pool.observe(endpoint, observation);
         let pause = match failures {
             0 if busy => BUSY,
@@ -84,9 +91,15 @@ fn plain(report: &EngineReport) -> Report {
 impl Pool {
     /// Takes in what a server said; tells whether it has work.
     fn observe(self: &Arc<Self>, endpoint: &Endpoint, observation: Observation) -> bool {
-        if let Observation::Report(Report { kv_tokens: Some(tokens), .. }) = &observation {
+        if let Observation::Report(Report {
+            kv_tokens: Some(tokens),
+            ..
+        }) = &observation
+        {
             let blocks = tokens.saturating_mul(BYTES_PER_TOKEN) / llm::BLOCK_BYTES as u64;
-            self.prefixes.write().set_capacity(endpoint.id, blocks.min(u64::from(u32::MAX)) as u32);
+            self.prefixes
+                .write()
+                .set_capacity(endpoint.id, blocks.min(u64::from(u32::MAX)) as u32);
         }
         let mut busy = false;
         self.act(|state| {
@@ -103,7 +116,10 @@ impl Pool {
             .announced
             .cards()
             .iter()
-            .map(|card| picker::Announced { id: card.id.clone(), is_adapter: card.parent.is_some() })
+            .map(|card| picker::Announced {
+                id: card.id.clone(),
+                is_adapter: card.parent.is_some(),
+            })
             .collect();
         self.act(|state| state.observe(clock::now(), endpoint.id, Observation::Models(announced)));
     }

@@ -49,10 +49,19 @@ impl Pool {
             .map(|state| {
                 let endpoint = self.endpoint(state.id);
                 let models = endpoint.as_ref().map(|endpoint| {
-                    endpoint.announced.cards().iter().map(|card| card.id.clone()).collect()
+                    endpoint
+                        .announced
+                        .cards()
+                        .iter()
+                        .map(|card| card.id.clone())
+                        .collect()
                 });
                 let address = endpoint.map(|endpoint| endpoint.address);
-                EndpointView { state, address, models: models.unwrap_or_default() }
+                EndpointView {
+                    state,
+                    address,
+                    models: models.unwrap_or_default(),
+                }
             })
             .collect();
         PoolView {

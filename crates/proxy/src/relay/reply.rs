@@ -172,7 +172,13 @@ impl Reply {
 
     /// Takes body bytes off their framing and appends to `ready` what the client gets of them.
     pub(crate) fn take(&mut self, bytes: &[u8], ready: &mut Vec<u8>) -> Result<(), Failure> {
-        let Self { reader, scan, rename, cut, .. } = self;
+        let Self {
+            reader,
+            scan,
+            rename,
+            cut,
+            ..
+        } = self;
         let mut put = |part: &[u8]| match rename {
             Some(rename) => rename.feed(part, ready),
             None => ready.extend_from_slice(part),
@@ -233,7 +239,11 @@ impl Reply {
         self.sent += (payload.len() + raw.len()) as u64;
         if payload.is_empty() {
             let nothing = head.is_empty() && raw.is_empty();
-            return if nothing { Ok(()) } else { client.offer(head, raw).await };
+            return if nothing {
+                Ok(())
+            } else {
+                client.offer(head, raw).await
+            };
         }
         if self.framing != Outgoing::Chunked {
             return client.offer(head, payload).await;
@@ -263,7 +273,9 @@ impl Reply {
         client: &mut Client,
         failure: &Failure,
     ) -> Result<(), Failure> {
-        let Scan::Stream(scan) = &self.scan else { return Ok(()) };
+        let Scan::Stream(scan) = &self.scan else {
+            return Ok(());
+        };
         let mut event = OutBuffer::take();
         if !scan.at_event_border() {
             // What the client has of the last event is not an event: end it, unfinished.
@@ -289,8 +301,13 @@ impl Reply {
             let message = "the engine stopped its answer before it was complete";
             return Some(Failure::new(Phase::Stream, Cause::Cut, message));
         }
-        let Scan::Stream(scan) = &self.scan else { return None };
-        let marks = matches!(self.api, Api::ChatCompletions | Api::Completions | Api::Messages);
+        let Scan::Stream(scan) = &self.scan else {
+            return None;
+        };
+        let marks = matches!(
+            self.api,
+            Api::ChatCompletions | Api::Completions | Api::Messages
+        );
         let ended = self.reader.is_done() || self.reader.ends_at_close();
         let open = matches!(scan.ended(), Ended::Open);
         (marks && ended && open && self.head.status() == 200).then(|| {

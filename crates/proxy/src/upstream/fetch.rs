@@ -19,7 +19,12 @@ pub(crate) struct Fetcher {
 
 impl Fetcher {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, kept: None, received: Vec::new(), body: Vec::new() }
+        Self {
+            address,
+            kept: None,
+            received: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     /// Status and body of `GET path`, all within `deadline`. A kept connection that turns out to
@@ -74,7 +79,10 @@ impl Fetcher {
             if stream.read_buf(&mut self.received).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            match head.parse(&self.received, false, &limits).map_err(invalid)? {
+            match head
+                .parse(&self.received, false, &limits)
+                .map_err(invalid)?
+            {
                 Parsed::Complete { head_bytes } if head.status() < 200 => {
                     self.received.drain(..head_bytes);
                 }
@@ -93,7 +101,10 @@ impl Fetcher {
             extra |= used < self.received.len();
             self.received.clear();
             if self.body.len() > most {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the body is too large"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the body is too large",
+                ));
             }
             if reader.is_done() {
                 break;

@@ -31,7 +31,10 @@ pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upst
     let error = match dialled.await {
         Ok(Ok(stream)) => {
             no_delay(&stream);
-            return Ok(Upstream { stream, reused: false });
+            return Ok(Upstream {
+                stream,
+                reused: false,
+            });
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {:?}", limits.connect),
@@ -42,7 +45,12 @@ pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upst
 
 /// Gives the connection back for the next request.
 pub(crate) fn keep(upstream: Upstream, endpoint: &Endpoint, idle: &Idle, limits: &Limits) {
-    idle.put(endpoint.uid, upstream.stream, clock::now(), limits.upstream_idle);
+    idle.put(
+        endpoint.uid,
+        upstream.stream,
+        clock::now(),
+        limits.upstream_idle,
+    );
 }
 
 /// Polls a write of `head` and then `body`, `done` bytes of which are already written.

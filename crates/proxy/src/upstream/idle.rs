@@ -35,7 +35,10 @@ impl Idle {
         let mut stacks = self.stacks.borrow_mut();
         let stack = stacks.get_mut(&endpoint)?;
         while let Some(Waiting { stream, .. }) = stack.pop() {
-            if stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending() {
+            if stream
+                .poll_read_ready(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+            {
                 return Some(stream);
             }
         }
@@ -56,7 +59,10 @@ impl Idle {
         let most = self.most_idle.get().as_micros() as u64;
         self.stacks.borrow_mut().retain(|_, stack| {
             // Oldest first: what is taken comes from the end.
-            let old = stack.iter().take_while(|one| now.0.saturating_sub(one.since.0) > most).count();
+            let old = stack
+                .iter()
+                .take_while(|one| now.0.saturating_sub(one.since.0) > most)
+                .count();
             stack.drain(..old);
             !stack.is_empty()
         });
