@@ -20,7 +20,6 @@ mod members;
 mod name;
 pub mod objects;
 mod pattern;
-pub mod picker_spec;
 mod plain;
 mod rule;
 mod snapshot;

@@ -13,8 +13,8 @@ use serde::{Serialize, Serializer};
 
 use crate::host::HostPattern;
 use crate::name::ObjectName;
-use crate::picker_spec::PoolSpec;
 use crate::table::RouteTable;
+use picker::PoolSpec;
 
 /// Everything that a proxy serves.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -209,12 +209,8 @@ impl HostRoutes {
 fn shorten(path: &str, most: usize) -> Option<&str> {
     let bytes = path.as_bytes();
     let window = bytes.get(..=most).unwrap_or(bytes);
-    let slash = memchr_rev(b'/', window)?;
+    let slash = window.iter().rposition(|byte| *byte == b'/')?;
     path.get(..slash)
-}
-
-fn memchr_rev(byte: u8, bytes: &[u8]) -> Option<usize> {
-    bytes.iter().rposition(|candidate| *candidate == byte)
 }
 
 impl Matches {

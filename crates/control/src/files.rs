@@ -6,8 +6,9 @@
 //! stay and the errors are reported beside them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -173,7 +174,7 @@ impl Files {
         if is_same && known.is_some_and(|seen| seen.is_settled) {
             return false;
         }
-        let content = read_bounded(&path, length);
+        let content = read_bounded(&path);
         let hash = content.as_deref().ok().map(hash);
         if known.is_some_and(|seen| seen.hash.is_some() && seen.hash == hash) {
             let Some(seen) = self.seen.get_mut(&path) else {
@@ -235,14 +236,19 @@ fn hash(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn read_bounded(path: &Path, length: u64) -> Result<String, String> {
-    if length > yaml::FILE_BYTES as u64 {
-        return Err(format!(
+/// What `metadata` says of the length may be outdated, or nothing at all for what is no plain file.
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let most = yaml::FILE_BYTES as u64 + 1;
+    let read = File::open(path).and_then(|file| file.take(most).read_to_string(&mut text));
+    match read {
+        Ok(length) if length > yaml::FILE_BYTES => Err(format!(
             "the file is larger than {} MiB",
             yaml::FILE_BYTES >> 20
-        ));
+        )),
+        Ok(_) => Ok(text),
+        Err(error) => Err(cannot("read", &error)),
     }
-    std::fs::read_to_string(path).map_err(|error| cannot("read", &error))
 }
 
 fn cannot(verb: &str, error: &io::Error) -> String {

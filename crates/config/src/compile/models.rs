@@ -12,8 +12,8 @@ use crate::objects::inference_model::{
     PoolReference, RewriteRule,
 };
 use crate::objects::{Kind, Meta, Objects, POOL_GROUP, POOL_GROUP_X, Store};
-use crate::picker_spec::{Criticality, ModelTable, Target};
 use crate::status::{Condition, ConditionType, ObjectStatus, Reason, Statuses, Truth};
+use picker::models::{Criticality, ModelTable, Target};
 
 /// The tables of all pools, and what to tell the objects.
 pub(super) struct Tables {

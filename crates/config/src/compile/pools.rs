@@ -8,14 +8,12 @@ use crate::objects::inference_pool::{EndpointPickerReference, FailureMode, Infer
 use crate::objects::penstock::{PoolPolicySpec, ProfileChoice};
 use crate::objects::service::ServiceType;
 use crate::objects::{Kind, Objects, POOL_GROUP, POOL_GROUP_X, PoolPolicy};
-use crate::picker_spec::{ModelTable, PoolSpec, Profile, QueueLimits};
 use crate::snapshot::{AppProtocol, PickerKind, PoolConfig};
 use crate::status::{
     Condition, ConditionType, ObjectStatus, ParentStatus, Reason, Statuses, Truth,
 };
+use picker::{ModelTable, PoolSpec, Profile, QueueLimits};
 
-/// Seconds to the first token above which a pool is saturated, unless a policy says otherwise.
-const SATURATION_SECONDS: f32 = 5.0;
 /// The endpoint picker's usual port.
 const PICKER_PORT: u16 = 9002;
 
@@ -51,7 +49,8 @@ pub(super) fn lower(
         ..
     } = policy.unwrap_or_default();
     let queue = queue.unwrap_or_default();
-    let limits = QueueLimits::default();
+    let defaults = PoolSpec::default();
+    let limits = defaults.queue;
     let picker = PoolSpec {
         name: name.to_string(),
         models,
@@ -59,7 +58,7 @@ pub(super) fn lower(
             Some(ProfileChoice::LeastRequests) => Profile::LeastRequests,
             _ => Profile::Cost,
         },
-        saturation_seconds: saturation_seconds.unwrap_or(SATURATION_SECONDS),
+        saturation_seconds: saturation_seconds.unwrap_or(defaults.saturation_seconds),
         queue: QueueLimits {
             requests: queue
                 .requests

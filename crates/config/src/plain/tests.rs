@@ -53,7 +53,7 @@ fn everything_that_was_said_arrives() {
     assert_eq!(snapshot.binds[0].port, 4100);
     assert!(snapshot.binds[0].listeners[0].trust_inference_headers);
     let code = &snapshot.pools[&crate::ObjectName::new("default", "code")].picker;
-    assert_eq!(code.profile, crate::picker_spec::Profile::LeastRequests);
+    assert_eq!(code.profile, picker::Profile::LeastRequests);
     assert_eq!(code.saturation_seconds, 2.5);
     let queue = (
         code.queue.requests,

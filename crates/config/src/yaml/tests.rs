@@ -46,6 +46,14 @@ fn mistakes_in_manifests_are_named_with_place_and_suggestion() {
             "spec:\n  rules:\n  - backendRefs:\n    - name: x\n      port: \"http\"\n",
             "f.yaml:9:13: spec.rules[0].backendRefs[0].port: expected a whole number",
         ),
+    ] {
+        check(&format!("{ROUTE}{spec}"), &[expected]);
+    }
+}
+
+#[test]
+fn rules_between_fields_and_of_the_text_are_named_as_well() {
+    for (spec, expected) in [
         (
             "spec:\n  rules:\n  - backendRefs:\n    - name: x\n",
             "f.yaml:8:7: spec.rules[0].backendRefs[0]: a reference to a Service needs a port",

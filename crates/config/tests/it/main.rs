@@ -39,31 +39,27 @@ fn describe(text: &str) -> String {
                 listener.hostname,
                 listener.trust_inference_headers
             );
-            let routes = serde_json::to_value(&listener.routes).unwrap();
-            for host in routes.as_array().unwrap() {
-                for entry in host["entries"].as_array().unwrap() {
+            let routes = json(&listener.routes);
+            for host in routes.as_array().into_iter().flatten() {
+                for entry in host["entries"].as_array().into_iter().flatten() {
                     let _ = writeln!(out, "  {} {}", host["host"], compact(entry));
                 }
             }
         }
     }
     for (name, pool) in &compiled.snapshot.pools {
-        let _ = writeln!(
-            out,
-            "pool {name} {}",
-            compact(&serde_json::to_value(pool).unwrap())
-        );
+        let _ = writeln!(out, "pool {name} {}", compact(&json(pool)));
         let names: Vec<String> = members(&objects, name).into_iter().map(shown).collect();
         let _ = writeln!(out, "  members {}", names.join(" "));
     }
     for service in compiled.snapshot.services.values() {
-        let _ = writeln!(
-            out,
-            "service {}",
-            compact(&serde_json::to_value(service).unwrap())
-        );
+        let _ = writeln!(out, "service {}", compact(&json(service)));
     }
     out
+}
+
+fn json(value: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
 fn shown(member: Member) -> String {
