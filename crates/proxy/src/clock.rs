@@ -12,12 +12,12 @@ static START: LazyLock<(Instant, jiff::Timestamp)> =
     LazyLock::new(|| (Instant::now(), jiff::Timestamp::now()));
 
 /// Time since the process first asked for it.
-pub fn now() -> Micros {
+pub(crate) fn now() -> Micros {
     Micros(START.0.elapsed().as_micros() as u64)
 }
 
 /// The wall clock at `at`, as milliseconds since the Unix epoch.
-pub fn unix_millis(at: Micros) -> i64 {
+pub(crate) fn unix_millis(at: Micros) -> i64 {
     START.1.as_millisecond() + (at.0 / 1000) as i64
 }
 

@@ -23,7 +23,6 @@ pub(crate) struct Exchange {
     pub(crate) id: String,
     /// Number of the decision, shown as `x-penstock-decision`; unique in this process.
     pub(crate) decision: u64,
-    pub(crate) peer: Option<SocketAddr>,
     pub(crate) api: Api,
     pub(crate) peek: Option<Peek>,
     /// The model that the client asked for; empty when the body names none.
@@ -33,7 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) rule: Option<Arc<Rule>>,
     /// Length of the path prefix that the rule matched, for rewrites.
     pub(crate) matched_prefix: usize,
-    pub(crate) listener_port: u16,
+    /// The socket address that the request came in by.
+    pub(crate) bind: SocketAddr,
     pub(crate) trusted: bool,
     /// The connection goes on after this request.
     pub(crate) keep_alive: bool,
@@ -143,14 +143,13 @@ impl Exchange {
             body_bytes: 0,
             id: String::new(),
             decision: 0,
-            peer: None,
             api: Api::Other,
             peek: None,
             model: String::new(),
             objective: None,
             rule: None,
             matched_prefix: 0,
-            listener_port: 0,
+            bind: SocketAddr::from(([0, 0, 0, 0], 0)),
             trusted: false,
             keep_alive: false,
             explain: false,

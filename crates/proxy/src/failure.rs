@@ -67,7 +67,6 @@ pub(crate) enum Cause {
     /// The client went away.
     ClientGone,
     RouteTimeout,
-    ShuttingDown,
 }
 
 /// What went wrong, whole.
@@ -135,7 +134,6 @@ impl Cause {
             Self::Cut => (502, "stream_cut", SERVER, Engine, Never),
             Self::ClientGone => (499, "client_gone", INVALID, Client, Never),
             Self::RouteTimeout => (504, "request_timeout", SERVER, Gateway, Never),
-            Self::ShuttingDown => (503, "shutting_down", SERVER, Gateway, Never),
         };
         Row {
             status,

@@ -125,7 +125,7 @@ async fn pick(
     client: &mut Client,
     x: &mut Exchange,
     targets: &[Target],
-) -> Result<(Lease, Box<Decision>), Failure> {
+) -> Result<(Lease, Decision), Failure> {
     let exclude: Vec<_> = x.attempts.iter().map(|attempt| attempt.endpoint).collect();
     let peek = x.peek.as_ref();
     let prompt_bytes = peek.map_or(0, llm::Peek::prompt_bytes);
@@ -185,7 +185,7 @@ async fn one(
     sending: &mut Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
-    (mut lease, decision, targets): (Lease, Box<Decision>, &[Target]),
+    (mut lease, decision, targets): (Lease, Decision, &[Target]),
 ) -> Result<(), Failure> {
     let Some(endpoint) = sending.pool.endpoint(decision.winner) else {
         let message = "the chosen endpoint has just left the pool";
@@ -300,7 +300,7 @@ fn remember(
     pool: &Pool,
     endpoint: &Endpoint,
     x: &Exchange,
-    decision: Box<Decision>,
+    decision: Decision,
     failure: Option<&Failure>,
 ) {
     let Some(table) = decision.table else { return };

@@ -57,11 +57,10 @@ pub(crate) async fn accept(
             }
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, _)) => {
                 no_delay(&stream);
                 let arrived = Arrived {
                     stream,
-                    peer,
                     bind: address,
                     draining: draining.clone(),
                 };
@@ -80,7 +79,6 @@ pub(crate) async fn accept(
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) stream: TcpStream,
-    pub(crate) peer: SocketAddr,
     pub(crate) bind: SocketAddr,
     /// Set when the listener goes: finish the request under way, then close.
     pub(crate) draining: Rc<Cell<bool>>,

@@ -74,7 +74,7 @@ pub(crate) struct Pool {
 /// What `arrive` said, with what it takes to go on.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Go(Lease, Box<picker::Decision>),
+    Go(Lease, picker::Decision),
     Wait(Waiting),
     Refuse(Why),
 }
@@ -201,7 +201,7 @@ impl Pool {
 
     fn go(self: &Arc<Self>, decision: picker::Decision) -> Step {
         let lease = Lease::new(self.clone(), decision.reservation);
-        Step::Go(lease, Box::new(decision))
+        Step::Go(lease, decision)
     }
 
     /// Runs `act` on the state machine and wakes whom it says, after the lock is released.

@@ -5,7 +5,6 @@ use crate::failure::{Cause, Failure, Phase};
 use crate::live::Live;
 use config::{RequestView, RouteMatch};
 use http1::RequestHead;
-use std::net::SocketAddr;
 
 /// A request head as the route table wants to see it.
 #[derive(Debug)]
@@ -33,8 +32,8 @@ impl RequestView for View<'_> {
 ///
 /// # Errors
 /// No listener of the bind has this host, or no route matches: 404.
-pub(crate) fn find(live: &Live, bind: SocketAddr, x: &mut Exchange) -> Result<(), Failure> {
-    let Some(bind) = live.bind(bind) else {
+pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
+    let Some(bind) = live.bind(x.bind) else {
         return Err(Failure::new(
             Phase::Route,
             Cause::NoRoute,

@@ -17,7 +17,6 @@ use crate::route;
 use crate::worker::{Local, OutBuffer};
 use config::Target;
 use llm::Api;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Serves one request; tells whether the connection goes on.
@@ -26,12 +25,11 @@ pub(crate) async fn serve(
     shared: &Arc<Shared>,
     client: &mut Client,
     x: &mut Exchange,
-    bind: SocketAddr,
 ) -> bool {
     x.keep_alive = x.head.keep_alive() && !client.is_draining();
     x.explain = shared.explain;
     let live = local.live();
-    if let Err(failure) = stages(local, shared, &live, client, x, bind).await {
+    if let Err(failure) = stages(local, shared, &live, client, x).await {
         fail(shared, client, x, failure).await;
     }
     record(local, x);
@@ -44,14 +42,13 @@ async fn stages(
     live: &Live,
     client: &mut Client,
     x: &mut Exchange,
-    bind: SocketAddr,
 ) -> Result<(), Failure> {
     headers::admit(local, x);
     understand(x)?;
     if answer::models_list(shared, live, client, x).await? {
         return Ok(());
     }
-    route::find(live, bind, x)?;
+    route::find(live, x)?;
     let Some(rule) = x.rule.clone() else {
         return Ok(());
     };

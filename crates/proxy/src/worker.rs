@@ -175,20 +175,17 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
 /// What the requests of one worker share, besides the process-wide [`Shared`].
 #[derive(Debug)]
 pub(crate) struct Local {
-    pub(crate) index: usize,
     pub(crate) log: RefCell<crate::access_log::Lines>,
     pub(crate) metrics: crate::metrics::WorkerMetrics,
     pub(crate) idle: crate::upstream::idle::Idle,
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: std::cell::Cell<u64>,
-    pub(crate) requests: std::cell::Cell<u64>,
 }
 
 impl Local {
     fn new(index: usize, shared: &Arc<Shared>) -> Self {
         Self {
-            index,
             log: RefCell::new(shared.log.lines()),
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
@@ -196,7 +193,6 @@ impl Local {
             draws: std::cell::Cell::new(
                 shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
             ),
-            requests: std::cell::Cell::new(0),
         }
     }
 

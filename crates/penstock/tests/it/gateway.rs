@@ -1,6 +1,6 @@
 //! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ impl Drop for Running {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    pub(crate) process: Running,
+    _process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -62,7 +62,7 @@ impl Gateway {
             .spawn()
             .unwrap();
         let gateway = Self {
-            process: Running(child),
+            _process: Running(child),
             address,
             admin,
         };

@@ -51,8 +51,7 @@ enum Next {
 /// Serves one connection, request after request, until it ends.
 pub(crate) async fn serve_connection(local: &Rc<Local>, shared: &Arc<Shared>, arrived: Arrived) {
     let mut exchange = Box::new(Exchange::new());
-    exchange.peer = Some(arrived.peer);
-    let bind = arrived.bind;
+    exchange.bind = arrived.bind;
     let mut client = Client {
         stream: arrived.stream,
         carry: Vec::new(),
@@ -64,7 +63,6 @@ pub(crate) async fn serve_connection(local: &Rc<Local>, shared: &Arc<Shared>, ar
     };
     loop {
         exchange.clear();
-        exchange.listener_port = bind.port();
         match client.next_request(&mut exchange, &shared.limits).await {
             Ok(Next::Closed) => return,
             Ok(Next::Request) => {}
@@ -73,7 +71,7 @@ pub(crate) async fn serve_connection(local: &Rc<Local>, shared: &Arc<Shared>, ar
                 return;
             }
         }
-        if !serve::serve(local, shared, &mut client, &mut exchange, bind).await {
+        if !serve::serve(local, shared, &mut client, &mut exchange).await {
             return;
         }
     }

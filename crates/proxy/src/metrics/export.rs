@@ -120,7 +120,7 @@ impl Collector for Metrics {
     }
 }
 
-fn labels<'a>(key: &'a Key) -> [(&'static str, &'a str); 2] {
+fn labels(key: &Key) -> [(&'static str, &str); 2] {
     [("pool", &key.0), ("gen_ai_request_model", &key.1)]
 }
 
@@ -157,7 +157,6 @@ fn tokens(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Result {
             Count(sum).encode(family.encode_family(&labels)?)?;
         }
     }
-    drop(family);
     let help = "Response body bytes sent to clients";
     let mut family =
         encoder.encode_descriptor("penstock_response_bytes", help, None, MetricType::Counter)?;
@@ -226,7 +225,8 @@ fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt
     let family =
         encoder.encode_descriptor("penstock_connections_open", help, None, MetricType::Gauge)?;
     Level(total(workers, |one| &one.connections_open) as f64).encode(family)?;
-    let histograms: [(&str, &str, fn(&Counted) -> &Histogram); 2] = [
+    type HistogramOf = fn(&Counted) -> &Histogram;
+    let histograms: [(&str, &str, HistogramOf); 2] = [
         (
             "penstock_overhead_seconds",
             "From the complete request to its last byte sent to an endpoint, without queueing",

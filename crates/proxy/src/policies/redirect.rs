@@ -13,7 +13,7 @@ pub(crate) struct Answer {
 
 pub(crate) fn answer(redirect: &Redirect, x: &Exchange) -> Answer {
     let view = View(&x.head);
-    let location = redirect.location(&view, x.matched_prefix, x.listener_port, "http");
+    let location = redirect.location(&view, x.matched_prefix, x.bind.port(), "http");
     Answer {
         status: redirect.status,
         location,

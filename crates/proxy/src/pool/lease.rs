@@ -6,7 +6,7 @@
 
 use super::{Pool, Step};
 use crate::clock;
-use picker::{Arrival, EndpointId, Outcome, Reservation, Ticket};
+use picker::{Arrival, Outcome, Reservation, Ticket};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;

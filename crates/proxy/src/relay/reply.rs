@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::listener::h1::Client;
 use crate::worker::OutBuffer;
 use http1::{BodyReader, Framing, Parsed, ResponseHead};
-use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
+use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan};
 
 /// What is read from the body on the side.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Reply {
     pub(crate) fn new(x: &Exchange, limits: &Limits) -> Self {
         Self {
             head: ResponseHead::new(),
-            limits: limits.http1.clone(),
+            limits: limits.http1,
             reader: BodyReader::new(Framing::None, &limits.http1),
             scan: Scan::Nothing,
             rename: None,
