@@ -231,7 +231,7 @@ fn the_list_of_models_has_those_of_all_pools() {
     let two = Server::start(&["--model", "qwen"]);
     let gateway = Gateway::plain(
         &format!(
-            "pools:\n  - name: one\n    endpoints: [http://{}]\n    models: [llama, sql, declared]\n  - name: two\n    endpoints: [http://{}]\n    models: [qwen]\n",
+            "pools:\n  - name: one\n    endpoints: [http://{}]\n    models: [llama, sql, {{name: declared, targets: [{{name: llama}}]}}]\n  - name: two\n    endpoints: [http://{}]\n    models: [qwen]\n",
             one.address, two.address
         ),
         &[],
@@ -244,5 +244,7 @@ fn the_list_of_models_has_those_of_all_pools() {
         let answer = post(gateway.address, CHAT, &chat(model, "x", 1, false));
         assert_eq!(answer.status, 200, "{model}: {answer:?}");
     }
-    assert_eq!((one.count(), two.count()), (2, 1));
+    let answer = post(gateway.address, CHAT, &chat("declared", "x", 1, false));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!((one.count(), two.count()), (3, 1));
 }

@@ -41,7 +41,8 @@ fn no_request_is_tried_more_than_three_times() {
     }
     assert!(ask(&gateway, false) >= 502);
     let tries: usize = servers.iter().map(Server::count).sum();
-    assert_eq!(tries, 6);
+    assert_eq!(tries, 6, "kept connections that are closed at once count too");
+    assert_eq!(gateway.metric("penstock_endpoint_healthy"), 4.0);
 }
 
 #[test]
@@ -89,6 +90,7 @@ fn cost_of(fault: &str, requests: usize) -> (usize, Duration) {
         assert_eq!(ask(&gateway, true), 200, "{fault}");
     }
     let cost = bad.count();
+    assert!(gateway.metric("penstock_endpoint_healthy") < 2.0);
     bad.cure();
     bad.forget();
     let cured = Instant::now();
