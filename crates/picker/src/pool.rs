@@ -27,7 +27,7 @@ use crate::pick::Scratch;
 use crate::pick::narrow::Rough;
 use crate::rates::{Speeds, Trust};
 use crate::spec::PoolSpec;
-use crate::telemetry::Foreign;
+use crate::telemetry::{Foreign, KvShare};
 use rand_core::SeedableRng;
 use rand_pcg::Pcg32;
 use rustc_hash::FxHashMap;
@@ -59,6 +59,7 @@ pub struct Pool {
     shared: Speeds,
     trust: Trust,
     means: Means,
+    kv_share: KvShare,
     /// Load of others on a middling member.
     median: Foreign,
     median_at: Option<Micros>,
@@ -121,6 +122,7 @@ impl Pool {
             shared: Speeds::default(),
             trust: Trust::default(),
             means: Means::default(),
+            kv_share: KvShare::default(),
             median: Foreign::default(),
             median_at: None,
             lessons: VecDeque::new(),

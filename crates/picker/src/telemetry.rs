@@ -12,12 +12,39 @@ use crate::observation::Report;
 pub(crate) const FRESH_SECONDS: f32 = 2.0;
 /// At this age, in seconds, nothing of it is left.
 const FADED_SECONDS: f32 = 30.0;
-/// Share of the newest report in the estimate of how much of the booked KV tokens is really used.
-const KV_SCALE_WEIGHT: f32 = 0.2;
-/// Booked KV tokens below which a report says nothing of that share.
-const KV_SCALE_LEAST_TOKENS: u64 = 1024;
-/// The share never falls below this: requests that share all of a prompt still have their outputs.
-const LEAST_KV_SCALE: f32 = 0.05;
+/// Booked KV tokens below which a report says nothing of the [`KvShare`].
+const SHARE_FROM_TOKENS: u64 = 1024;
+/// Share of a KV cache that is not taken for foreign load: what the estimate may be wrong by.
+const KV_NOISE: f32 = 0.05;
+
+/// How much of the booked KV tokens is really used: prefixes are shared, and what waits in the
+/// engine's queue uses none. One figure for the pool, so that equal bookings stay equal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct KvShare(f32);
+
+impl Default for KvShare {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl KvShare {
+    /// Weight of the newest report.
+    const WEIGHT: f32 = 0.1;
+    /// Requests that share all of a prompt still have their outputs.
+    const LEAST: f32 = 0.05;
+
+    fn learn(&mut self, used_tokens: f32, booked: u64) {
+        if booked >= SHARE_FROM_TOKENS {
+            let share = (used_tokens / booked as f32).clamp(Self::LEAST, 1.0);
+            self.0 += (share - self.0) * Self::WEIGHT;
+        }
+    }
+
+    fn of(self, booked: u64) -> f32 {
+        booked as f32 * self.0
+    }
+}
 
 /// The own numbers of an endpoint when a report comes in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,8 +81,6 @@ pub(crate) struct Telemetry {
     pub(crate) failures: u32,
     foreign: Foreign,
     foreign_kv_tokens: f32,
-    /// Share of the booked KV tokens that is really used: prefixes are shared.
-    kv_scale: f32,
     most_running: f32,
     /// The engine computes as many sequences as it can.
     full: bool,
@@ -74,7 +99,6 @@ impl Default for Telemetry {
             failures: 0,
             foreign: Foreign::default(),
             foreign_kv_tokens: 0.0,
-            kv_scale: 1.0,
             most_running: 0.0,
             full: false,
             peak_in_flight: 0,
@@ -96,7 +120,7 @@ impl Telemetry {
     }
 
     /// Takes in a report, if it can be believed.
-    pub(crate) fn report(&mut self, now: Micros, report: &Report, own: Own) {
+    pub(crate) fn report(&mut self, now: Micros, report: &Report, own: Own, share: &mut KvShare) {
         let sane = |value: Option<f32>| value.filter(|value| value.is_finite() && *value >= 0.0);
         let said = Said {
             running: sane(report.running),
@@ -112,7 +136,7 @@ impl Telemetry {
         }
         self.note_full(&said);
         self.note_foreign(&said, own);
-        self.note_kv(&said, own);
+        self.note_kv(&said, own.kv_tokens, share);
         self.said = said;
         self.believed_at = Some(now);
         self.failures = 0;
@@ -156,16 +180,14 @@ impl Telemetry {
         };
     }
 
-    fn note_kv(&mut self, said: &Said, own: Own) {
+    fn note_kv(&mut self, said: &Said, booked: u64, share: &mut KvShare) {
         let (Some(used), Some(capacity)) = (said.kv_used, self.kv_capacity) else {
             return;
         };
         let used_tokens = used * capacity as f32;
-        if own.kv_tokens >= KV_SCALE_LEAST_TOKENS {
-            let share = (used_tokens / own.kv_tokens as f32).clamp(LEAST_KV_SCALE, 1.0);
-            self.kv_scale += (share - self.kv_scale) * KV_SCALE_WEIGHT;
-        }
-        self.foreign_kv_tokens = (used_tokens - own.kv_tokens as f32 * self.kv_scale).max(0.0);
+        share.learn(used_tokens, booked);
+        let noise = KV_NOISE * capacity as f32;
+        self.foreign_kv_tokens = (used_tokens - share.of(booked) - noise).max(0.0);
     }
 
     /// Age of the last report that was believed, in seconds.
@@ -202,8 +224,8 @@ impl Telemetry {
     }
 
     /// KV tokens that all requests are expected to fill, when `own` are booked.
-    pub(crate) fn kv_tokens(&self, now: Micros, own: u64) -> f32 {
-        own as f32 * self.kv_scale + self.foreign_kv_tokens * self.belief(now)
+    pub(crate) fn kv_tokens(&self, now: Micros, own: u64, share: KvShare) -> f32 {
+        share.of(own) + self.foreign_kv_tokens * self.belief(now)
     }
 
     /// Seconds until a sequence ends and makes room for one more, when the engine is full.

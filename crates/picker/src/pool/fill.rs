@@ -151,7 +151,7 @@ impl Pool {
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),
             seat_seconds: telemetry.seat_seconds(self.now, waiting, self.means.residence_seconds),
-            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens),
+            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens, self.kv_share),
             kv_capacity: telemetry.kv_capacity.unwrap_or(0) as f32,
             rates,
             adapter: Adapter::NotNeeded,

@@ -50,7 +50,9 @@ impl Pool {
             prefilling,
             kv_tokens: load.kv_tokens,
         };
-        member.telemetry.report(self.now, report, own);
+        member
+            .telemetry
+            .report(self.now, report, own, &mut self.kv_share);
         let foreign = member.telemetry.last_foreign();
         (load.foreign_waiting, load.foreign_running) = (foreign.waiting, foreign.running);
         if report.max_adapters.is_some() {

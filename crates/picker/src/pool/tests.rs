@@ -18,11 +18,19 @@ struct Bed {
 }
 
 fn member(index: usize) -> MemberSpec {
-    MemberSpec { key: format!("key-{index}"), name: format!("10.0.0.{index}:8000") }
+    MemberSpec {
+        key: format!("key-{index}"),
+        name: format!("10.0.0.{index}:8000"),
+    }
 }
 
 fn outcome(result: Finished) -> Outcome {
-    Outcome { result, prompt_tokens: 0, cached_tokens: None, completion_tokens: 0 }
+    Outcome {
+        result,
+        prompt_tokens: 0,
+        cached_tokens: None,
+        completion_tokens: 0,
+    }
 }
 
 /// A request with nothing special.
@@ -42,7 +50,10 @@ fn plain<'a>(prompt_tokens: u32, held: &'a Held) -> Ask<'a> {
 }
 
 fn target(name: &str) -> Target {
-    Target { name: name.to_owned(), weight: None }
+    Target {
+        name: name.to_owned(),
+        weight: None,
+    }
 }
 
 fn report(running: f32, waiting: f32, kv_used: f32) -> Observation {
@@ -50,7 +61,7 @@ fn report(running: f32, waiting: f32, kv_used: f32) -> Observation {
         running: Some(running),
         waiting: Some(waiting),
         kv_used: Some(kv_used),
-        kv_tokens: Some(400_000),
+        kv_tokens: Some(4_000_000),
         ..Report::default()
     })
 }
@@ -73,7 +84,22 @@ impl Bed {
         let specs: Vec<MemberSpec> = (0..members).map(member).collect();
         let synced = pool.sync(Micros(0), &specs);
         let ids = synced.added.iter().map(|(id, _)| *id).collect();
-        Self { pool, now: Micros(1_000_000), ids }
+        Self {
+            pool,
+            now: Micros(1_000_000),
+            ids,
+        }
+    }
+
+    /// A pool that is saturated never.
+    fn patient(members: usize) -> Self {
+        Self::with(
+            PoolSpec {
+                saturation_seconds: 1e9,
+                ..PoolSpec::default()
+            },
+            members,
+        )
     }
 
     fn pass(&mut self, milliseconds: u64) {
@@ -104,7 +130,10 @@ impl Bed {
     }
 
     fn index(&self, id: EndpointId) -> usize {
-        self.ids.iter().position(|known| *known == id).expect("a known endpoint")
+        self.ids
+            .iter()
+            .position(|known| *known == id)
+            .expect("a known endpoint")
     }
 
     #[track_caller]
@@ -148,10 +177,17 @@ impl Bed {
 
     /// Puts `tokens` of uncached work on one member, by excluding the others.
     fn burden(&mut self, index: usize, tokens: u32) -> Reservation {
-        let others: Vec<EndpointId> =
-            self.ids.iter().copied().filter(|id| *id != self.ids[index]).collect();
+        let others: Vec<EndpointId> = self
+            .ids
+            .iter()
+            .copied()
+            .filter(|id| *id != self.ids[index])
+            .collect();
         let held = Held::default();
-        let ask = Ask { exclude: &others, ..plain(tokens, &held) };
+        let ask = Ask {
+            exclude: &others,
+            ..plain(tokens, &held)
+        };
         let decision = self.go(&ask);
         assert_eq!(decision.winner, self.ids[index]);
         decision.reservation

@@ -42,7 +42,10 @@ fn many_requests_with_one_prefix_spread_once_the_holder_is_busy() {
         bed.go(&ask);
     }
     let in_flight = bed.in_flight();
-    assert!(in_flight.iter().all(|requests| *requests > 0), "{in_flight:?}");
+    assert!(
+        in_flight.iter().all(|requests| *requests > 0),
+        "{in_flight:?}"
+    );
     assert!(in_flight[2] > in_flight[0], "{in_flight:?}");
 }
 
@@ -66,10 +69,16 @@ fn an_adapter_request_goes_where_the_adapter_is_loaded() {
     for index in 0..3 {
         bed.observe(index, models(&[("base", false), ("lora-a", true)]));
     }
-    let loaded = Report { adapters_running: vec!["lora-a".into()], ..Report::default() };
+    let loaded = Report {
+        adapters_running: vec!["lora-a".into()],
+        ..Report::default()
+    };
     bed.observe(1, Observation::Report(loaded));
     let none = Held::default();
-    let ask = Ask { model: "lora-a", ..plain(500, &none) };
+    let ask = Ask {
+        model: "lora-a",
+        ..plain(500, &none)
+    };
     assert_eq!(bed.chosen(&ask), 1);
     // A queue longer than a load takes sends it elsewhere, where it is loaded from then on.
     bed.burden(1, 60_000);
@@ -104,21 +113,40 @@ fn a_server_that_lists_its_models_without_the_name_is_passed_over() {
     let names = [("lora-a", 0), ("lora-b", 1)];
     for (model, index) in names {
         for _ in 0..10 {
-            assert_eq!(bed.chosen(&Ask { model, ..plain(500, &none) }), index);
+            assert_eq!(
+                bed.chosen(&Ask {
+                    model,
+                    ..plain(500, &none)
+                }),
+                index
+            );
         }
     }
     // Nobody lists it, so lists say nothing of it.
-    let ask = Ask { model: "lora-c", ..plain(500, &none) };
+    let ask = Ask {
+        model: "lora-c",
+        ..plain(500, &none)
+    };
     let chosen = [bed.chosen(&ask), bed.chosen(&ask)];
     assert_ne!(chosen[0], chosen[1]);
     // Tried already, and no other has it.
     let exclude = [bed.ids[0]];
-    let ask = Ask { model: "lora-a", exclude: &exclude, ..plain(500, &none) };
+    let ask = Ask {
+        model: "lora-a",
+        exclude: &exclude,
+        ..plain(500, &none)
+    };
     assert_eq!(bed.refused(&ask), Cause::AllExcluded);
     // It is unloaded there and loaded here.
     bed.observe(0, models(&[("base", false)]));
     bed.observe(1, models(&[("base", false), ("lora-a", true)]));
-    assert_eq!(bed.chosen(&Ask { model: "lora-a", ..plain(500, &none) }), 1);
+    assert_eq!(
+        bed.chosen(&Ask {
+            model: "lora-a",
+            ..plain(500, &none)
+        }),
+        1
+    );
 }
 
 #[test]
@@ -126,11 +154,20 @@ fn a_server_has_room_for_so_many_adapters() {
     let mut bed = Bed::new(1);
     let names = [("base", false), ("a", true), ("b", true), ("c", true)];
     bed.observe(0, models(&names));
-    bed.observe(0, Observation::Report(Report { max_adapters: Some(2), ..Report::default() }));
+    bed.observe(
+        0,
+        Observation::Report(Report {
+            max_adapters: Some(2),
+            ..Report::default()
+        }),
+    );
     let none = Held::default();
     let mut states = Vec::new();
     for model in ["a", "b", "a", "c", "b"] {
-        let decision = bed.go(&Ask { model, ..plain(100, &none) });
+        let decision = bed.go(&Ask {
+            model,
+            ..plain(100, &none)
+        });
         bed.pass(1000);
         bed.first_token(decision.reservation);
         states.push(decision.table.unwrap().rows[0].candidate.adapter);
@@ -152,7 +189,11 @@ fn unweighted_targets_go_to_the_least_loaded_version() {
     bed.observe(0, models(&[("v1", false)]));
     bed.observe(1, models(&[("v2", false)]));
     let none = Held::default();
-    let ask = Ask { model: "name", targets: &targets, ..plain(500, &none) };
+    let ask = Ask {
+        model: "name",
+        targets: &targets,
+        ..plain(500, &none)
+    };
     bed.burden_with(0, 5000, "v1");
     let decision = bed.go(&ask);
     assert_eq!((bed.index(decision.winner), decision.target), (1, 1));
@@ -166,7 +207,11 @@ fn versions_that_every_server_has_are_used_alike() {
     let targets = [target("v1"), target("v2")];
     let mut bed = Bed::new(3);
     let none = Held::default();
-    let ask = Ask { model: "name", targets: &targets, ..plain(500, &none) };
+    let ask = Ask {
+        model: "name",
+        targets: &targets,
+        ..plain(500, &none)
+    };
     let mut used = [0_u32; 2];
     for _ in 0..60 {
         used[bed.go(&ask).target as usize] += 1;
@@ -176,10 +221,18 @@ fn versions_that_every_server_has_are_used_alike() {
 
 impl Bed {
     fn burden_with(&mut self, index: usize, tokens: u32, model: &str) {
-        let others: Vec<EndpointId> =
-            self.ids.iter().copied().filter(|id| *id != self.ids[index]).collect();
+        let others: Vec<EndpointId> = self
+            .ids
+            .iter()
+            .copied()
+            .filter(|id| *id != self.ids[index])
+            .collect();
         let none = Held::default();
-        self.go(&Ask { model, exclude: &others, ..plain(tokens, &none) });
+        self.go(&Ask {
+            model,
+            exclude: &others,
+            ..plain(tokens, &none)
+        });
     }
 }
 
@@ -189,7 +242,11 @@ fn excluded_endpoints_are_not_chosen() {
     let held = held(&bed, 0, 30);
     for tried in [1, 2, 3] {
         let exclude = bed.ids[..tried].to_vec();
-        let ask = Ask { exclude: &exclude, is_retry: true, ..plain(4000, &held) };
+        let ask = Ask {
+            exclude: &exclude,
+            is_retry: true,
+            ..plain(4000, &held)
+        };
         match bed.arrive(&ask) {
             Arrival::Go(decision) => assert!(!exclude.contains(&decision.winner)),
             Arrival::Refuse(why) => assert_eq!((tried, why.cause), (3, Cause::AllExcluded)),
@@ -213,9 +270,18 @@ fn the_best_of_a_thousand_is_found() {
     assert_eq!(bed.chosen(&plain(4000, &held)), 777);
     bed.observe(555, models(&[("lora-a", true)]));
     let none = Held::default();
-    let loaded = Report { adapters_running: vec!["lora-b".into()], ..Report::default() };
+    let loaded = Report {
+        adapters_running: vec!["lora-b".into()],
+        ..Report::default()
+    };
     bed.observe(444, Observation::Report(loaded));
-    assert_eq!(bed.chosen(&Ask { model: "lora-b", ..plain(400, &none) }), 444);
+    assert_eq!(
+        bed.chosen(&Ask {
+            model: "lora-b",
+            ..plain(400, &none)
+        }),
+        444
+    );
     for index in (0..1000).filter(|index| *index != 321) {
         bed.burden(index, 3000);
     }
