@@ -84,6 +84,9 @@ struct Sums {
 const PRIOR_WEIGHT: f64 = 0.1;
 /// What each sample leaves of the weight of those before.
 const MEMORY: f64 = 0.95;
+/// What a sample leaves that is less than half or more than twice what was predicted: after a
+/// change, what was learnt before is in the way.
+const SURPRISED_MEMORY: f64 = 0.75;
 /// A sample counts as at most this many times what was predicted, and at least its inverse.
 const MOST_SURPRISE: f64 = 5.0;
 /// Bounds of each parameter, as multiples of the prior.
@@ -137,6 +140,9 @@ impl Line {
         let predicted = self.predict(x);
         let measured = seconds.clamp(predicted / MOST_SURPRISE, predicted * MOST_SURPRISE);
         let prior = self.prior_base + self.prior_slope * x;
+        let surprised = measured > 2.0 * predicted || 2.0 * measured < predicted;
+        self.sums
+            .fade(if surprised { SURPRISED_MEMORY } else { MEMORY });
         self.sums.add(self.prior_base / prior, measured / prior);
         let (base, slope) = self.sums.solve();
         self.base = base * self.prior_base;
@@ -145,16 +151,30 @@ impl Line {
 }
 
 impl Sums {
+    fn fade(&mut self, memory: f64) {
+        let Self {
+            n,
+            pp,
+            pq,
+            qq,
+            r,
+            rp,
+            rq,
+        } = self;
+        for sum in [n, pp, pq, qq, r, rp, rq] {
+            *sum *= memory;
+        }
+    }
+
     fn add(&mut self, p: f64, r: f64) {
         let q = 1.0 - p;
-        let fade = |sum: &mut f64, sample: f64| *sum = *sum * MEMORY + sample;
-        fade(&mut self.n, 1.0);
-        fade(&mut self.pp, p * p);
-        fade(&mut self.pq, p * q);
-        fade(&mut self.qq, q * q);
-        fade(&mut self.r, r);
-        fade(&mut self.rp, r * p);
-        fade(&mut self.rq, r * q);
+        self.n += 1.0;
+        self.pp += p * p;
+        self.pq += p * q;
+        self.qq += q * q;
+        self.r += r;
+        self.rp += r * p;
+        self.rq += r * q;
     }
 
     /// Base and slope as multiples of the prior.
