@@ -54,11 +54,15 @@ pub(crate) struct Own {
     pub(crate) kv_tokens: u64,
 }
 
-/// Load of others: requests in the engine's queue and requests that it computes.
+/// What only reports tell: requests of others in the engine's queue, requests of others that it
+/// computes, and how full it is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Foreign {
     pub(crate) waiting: f32,
     pub(crate) running: f32,
+    /// Share of all sequences that one place is, when the engine computes as many as it can; else
+    /// 0. A place becomes free after this share of the time that a sequence takes.
+    pub(crate) per_seat: f32,
 }
 
 /// What the last report said.
@@ -163,6 +167,7 @@ impl Telemetry {
         self.most_running = self.most_running.max(running);
         let near_most = running >= 1.0 && running >= 0.9 * self.most_running;
         self.full = waiting >= 1.0 && near_most && (stuck || self.full);
+        self.foreign.per_seat = if self.full { 1.0 / running } else { 0.0 };
     }
 
     fn note_foreign(&mut self, said: &Said, own: Own) {
@@ -174,10 +179,8 @@ impl Telemetry {
         let ours = self.peak_in_flight.max(own.in_flight) as f32;
         let total = (running + waiting - ours).max(0.0);
         let foreign_waiting = (waiting - own.prefilling as f32).max(0.0).min(total);
-        self.foreign = Foreign {
-            waiting: foreign_waiting,
-            running: total - foreign_waiting,
-        };
+        self.foreign.waiting = foreign_waiting;
+        self.foreign.running = total - foreign_waiting;
     }
 
     fn note_kv(&mut self, said: &Said, booked: u64, share: &mut KvShare) {
@@ -215,6 +218,7 @@ impl Telemetry {
         Foreign {
             waiting: fade(self.foreign.waiting, median.waiting),
             running: fade(self.foreign.running, median.running),
+            per_seat: fade(self.foreign.per_seat, median.per_seat),
         }
     }
 
@@ -226,15 +230,5 @@ impl Telemetry {
     /// KV tokens that all requests are expected to fill, when `own` are booked.
     pub(crate) fn kv_tokens(&self, now: Micros, own: u64, share: KvShare) -> f32 {
         share.of(own) + self.foreign_kv_tokens * self.belief(now)
-    }
-
-    /// Seconds until a sequence ends and makes room for one more, when the engine is full.
-    /// `ahead` requests wait before, a sequence takes `residence_seconds`.
-    pub(crate) fn seat_seconds(&self, now: Micros, ahead: f32, residence_seconds: f32) -> f32 {
-        let running = self.said.running.unwrap_or(0.0);
-        if !self.full || running < 1.0 || !self.is_fresh(now) {
-            return 0.0;
-        }
-        (ahead + 1.0) * residence_seconds / running
     }
 }

@@ -139,7 +139,8 @@ impl Pool {
         let telemetry = &member.telemetry;
         let foreign = telemetry.foreign(self.now, self.median);
         let rates = member.learnt.rates(&self.shared);
-        let waiting = foreign.waiting + load.prefilling as f32;
+        // Everybody ahead takes a seat first.
+        let seats = foreign.waiting + load.prefilling as f32 + 1.0;
         Candidate {
             endpoint,
             target: 0,
@@ -150,7 +151,7 @@ impl Pool {
             foreign_waiting: foreign.waiting,
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),
-            seat_seconds: telemetry.seat_seconds(self.now, waiting, self.means.residence_seconds),
+            seat_seconds: seats * foreign.per_seat * self.means.residence_seconds,
             kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens, self.kv_share),
             kv_capacity: telemetry.kv_capacity.unwrap_or(0) as f32,
             rates,

@@ -156,6 +156,7 @@ impl Pool {
         self.median = Foreign {
             waiting: self.median_of(|foreign| foreign.waiting),
             running: self.median_of(|foreign| foreign.running),
+            per_seat: self.median_of(|foreign| foreign.per_seat),
         };
     }
 
