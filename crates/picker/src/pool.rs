@@ -24,7 +24,7 @@ use crate::flow::Queue;
 use crate::micros::Micros;
 use crate::names::Names;
 use crate::pick::Scratch;
-use crate::pick::narrow::Rough;
+use crate::pick::narrow::{Kept, Rough};
 use crate::rates::{Speeds, Trust};
 use crate::spec::PoolSpec;
 use crate::telemetry::{Foreign, KvShare};
@@ -94,7 +94,7 @@ impl Default for Means {
 struct Memory {
     scratch: Scratch,
     rough: Vec<Rough>,
-    slots: Vec<u32>,
+    kept: Kept,
     names: Vec<Option<crate::names::NameId>>,
     median: Vec<f32>,
     /// The table of a choice that nobody won.

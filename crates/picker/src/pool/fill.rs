@@ -57,9 +57,9 @@ impl Pool {
             table.targets.extend(ask.names().map(str::to_owned));
         }
         table.rows.clear();
-        table.rows.reserve_exact(of.slots.len());
+        table.rows.reserve_exact(of.kept.slots.len());
         let least = self.least_in_flight(&of.names);
-        for slot in &of.slots {
+        for slot in &of.kept.slots {
             self.candidates_of(*slot, ask, (&of.names, least), table);
         }
         let held = table.rows.iter().map(|row| row.candidate.held_blocks);

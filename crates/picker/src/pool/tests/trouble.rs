@@ -123,7 +123,11 @@ fn when_all_are_ejected_all_are_candidates() {
     let chosen = [bed.index(decision.winner), bed.chosen(&plain(100, &none))];
     assert_ne!(chosen[0], chosen[1]);
     bed.first_token(decision.reservation);
-    let decision = bed.go(&plain(100, &none));
+    let retry = Ask {
+        is_retry: true,
+        ..plain(100, &none)
+    };
+    let decision = bed.go(&retry);
     assert_eq!(bed.index(decision.winner), chosen[0]);
     assert!(!decision.table.unwrap().panic);
 }
