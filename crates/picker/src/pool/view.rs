@@ -59,7 +59,9 @@ impl Pool {
         let tokens = ahead + foreign.waiting * self.means.uncached_tokens;
         let late = tokens * token_seconds / self.spec.saturation_seconds.max(1e-3);
         let capacity = member.telemetry.kv_capacity.unwrap_or(0) as f32;
-        let filled = member.telemetry.kv_tokens(self.now, load.kv_tokens);
+        let filled = member
+            .telemetry
+            .kv_tokens(self.now, load.kv_tokens, self.kv_share);
         let full = if capacity > 0.0 {
             filled / capacity
         } else {
