@@ -100,15 +100,15 @@ impl SseScan {
                 self.after_cr = after == bytes.len();
             }
             let end = self.length + (after - taken);
-            let line = bytes.get(taken..after).unwrap_or_default();
+            let fresh = bytes.get(taken..after).unwrap_or_default();
             let is_held = self.length > 0;
             if is_held {
-                self.append(line);
+                self.append(fresh);
                 taken = after;
             }
-            let event = if is_held { &self.held } else { line };
+            let event = if is_held { &self.held } else { fresh };
             if self.fields.line_ends(event, end) {
-                self.dispatch(line, after, end, &mut on);
+                self.dispatch(fresh, after, end, &mut on);
                 taken = next;
             } else if is_held && next > after {
                 self.append(b"\n");
@@ -153,11 +153,11 @@ impl SseScan {
         at
     }
 
-    /// Ends the event at `end`; `direct` are its bytes when nothing is held.
+    /// Ends the event of length `end`; `fresh` are its bytes when nothing is held.
     #[inline]
-    fn dispatch(&mut self, direct: &[u8], at: usize, end: usize, on: &mut impl FnMut(Event<'_>)) {
+    fn dispatch(&mut self, fresh: &[u8], at: usize, end: usize, on: &mut impl FnMut(Event<'_>)) {
         let fields = &self.fields;
-        let event = if self.length > 0 { &self.held } else { direct };
+        let event = if self.length > 0 { &self.held } else { fresh };
         let name = event.get(fields.name.clone()).unwrap_or_default();
         let start = if self.length > 0 {
             0

@@ -2,8 +2,8 @@
 //!
 //! A clean end of bytes proves nothing: engines that die send an error event or a chunk with
 //! `finish_reason: "abort"`, then `[DONE]`. So the ending is judged by the events. The usual event
-//! costs three substring searches; JSON is walked only where one of them hits, and only members in
-//! their right places count, so that generated text cannot fool the scan. Window: `sse.rs`.
+//! costs one pass over its bytes; JSON is walked only where that hits, and only members in their
+//! right places count, so that generated text cannot fool the scan. Window: `sse.rs`.
 //! Next: `stream/events.rs`, which knows each API's events.
 
 mod events;

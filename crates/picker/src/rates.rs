@@ -50,53 +50,61 @@ const ALIKE_BY: f32 = 0.05;
 /// Samples before an endpoint's own rates can be used.
 const DISTINCT_SAMPLES: u32 = 8;
 
-/// A straight line `seconds = base + slope * x`, fitted by recursive least squares with a prior.
+/// A straight line `seconds = base + slope * x`, fitted to the latest samples.
 ///
-/// A Kalman filter with a constant state. The spread of each parameter never falls below a tenth of
-/// its value, so that changes are followed, and a sample moves the prediction at most fivefold, so
-/// that one outlier does little.
+/// Least squares of `measured / prior(x)` over the prior's two parts, so that short and long
+/// requests count alike. What the samples leave open keeps the prior's proportions at the samples'
+/// scale: one more sample's worth, so that the two parts can always be told apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
+    prior_base: f64,
+    prior_slope: f64,
     base: f64,
     slope: f64,
-    var_base: f64,
-    var_slope: f64,
-    covariance: f64,
-    most_base: f64,
-    most_slope: f64,
+    sums: Sums,
     floor_seconds: f64,
     error: f32,
     samples: u32,
 }
 
-/// Relative spread of the prior: generous, the first samples decide.
-const PRIOR_SPREAD: f64 = 2.0;
-/// Relative spread below which a parameter never falls.
-const LEAST_SPREAD: f64 = 0.1;
-/// Relative noise of one measurement.
-const NOISE: f64 = 0.2;
+/// Fading sums over samples; `p` is the base's share of the prior's seconds at the sample's `x`,
+/// `q` the slope's, `r` the measured seconds over the prior's.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Sums {
+    n: f64,
+    pp: f64,
+    pq: f64,
+    qq: f64,
+    r: f64,
+    rp: f64,
+    rq: f64,
+}
+
+/// Samples' worth that the prior's scale counts: little, the first samples decide.
+const PRIOR_WEIGHT: f64 = 0.1;
+/// What each sample leaves of the weight of those before.
+const MEMORY: f64 = 0.95;
+/// What a sample leaves that is less than half or more than twice what was predicted: after a
+/// change, what was learnt before is in the way.
+const SURPRISED_MEMORY: f64 = 0.75;
 /// A sample counts as at most this many times what was predicted, and at least its inverse.
 const MOST_SURPRISE: f64 = 5.0;
-/// Parameters never fall below this share of their upper bound.
-const LEAST_SHARE: f64 = 1e-7;
+/// Bounds of each parameter, as multiples of the prior.
+const MULTIPLES: (f64, f64) = (1e-3, 1e3);
 
 impl Line {
     fn new(base: f32, slope: f32, floor_seconds: f64) -> Self {
         let (base, slope) = (f64::from(base), f64::from(slope));
-        let mut line = Self {
+        Self {
+            prior_base: base,
+            prior_slope: slope,
             base,
             slope,
-            var_base: 0.0,
-            var_slope: 0.0,
-            covariance: 0.0,
-            most_base: 10.0,
-            most_slope: 1.0,
+            sums: Sums::default(),
             floor_seconds,
             error: PRIOR_ERROR,
             samples: 0,
-        };
-        line.widen(PRIOR_SPREAD);
-        line
+        }
     }
 
     fn prefill() -> Self {
@@ -121,67 +129,75 @@ impl Line {
         ((predicted - seconds).abs() / scale) as f32
     }
 
-    /// Makes each parameter's spread at least `spread` of its value.
-    fn widen(&mut self, spread: f64) {
-        let floor = |value: f64| (value * spread) * (value * spread);
-        self.var_base = self.var_base.max(floor(self.base));
-        self.var_slope = self.var_slope.max(floor(self.slope));
-    }
-
-    /// Learns that `x` took `seconds`. Both must be finite and not negative.
+    /// Learns that `x` took `seconds`.
     fn learn(&mut self, x: f64, seconds: f64) {
+        if !x.is_finite() || !seconds.is_finite() || x < 0.0 || seconds < 0.0 {
+            return;
+        }
         let error = self.relative_error(x, seconds);
         blend(&mut self.error, error);
         self.samples = self.samples.saturating_add(1);
         let predicted = self.predict(x);
-        let (least, most) = (predicted / MOST_SURPRISE, predicted * MOST_SURPRISE);
-        if seconds < least || seconds > most {
-            self.widen(1.0);
+        let measured = seconds.clamp(predicted / MOST_SURPRISE, predicted * MOST_SURPRISE);
+        let prior = self.prior_base + self.prior_slope * x;
+        let surprised = measured > 2.0 * predicted || 2.0 * measured < predicted;
+        self.sums
+            .fade(if surprised { SURPRISED_MEMORY } else { MEMORY });
+        self.sums.add(self.prior_base / prior, measured / prior);
+        let (base, slope) = self.sums.solve();
+        self.base = base * self.prior_base;
+        self.slope = slope * self.prior_slope;
+    }
+}
+
+impl Sums {
+    fn fade(&mut self, memory: f64) {
+        let Self {
+            n,
+            pp,
+            pq,
+            qq,
+            r,
+            rp,
+            rq,
+        } = self;
+        for sum in [n, pp, pq, qq, r, rp, rq] {
+            *sum *= memory;
         }
-        let measured = seconds.clamp(least, most);
-        let noise = (NOISE * measured).max(1e-6);
-        let with_base = self.var_base + self.covariance * x;
-        let with_slope = self.covariance + self.var_slope * x;
-        let total = with_base + with_slope * x + noise * noise;
-        let (gain_base, gain_slope) = (with_base / total, with_slope / total);
-        let surprise = measured - predicted;
-        self.base += gain_base * surprise;
-        self.slope += gain_slope * surprise;
-        self.var_base -= gain_base * with_base;
-        self.covariance -= gain_base * with_slope;
-        self.var_slope -= gain_slope * with_slope;
-        self.bound();
     }
 
-    /// Keeps the parameters within their bounds and the spreads sane.
-    fn bound(&mut self) {
-        let within = |value: f64, most: f64| {
-            if value.is_finite() {
-                value.clamp(most * LEAST_SHARE, most)
+    fn add(&mut self, p: f64, r: f64) {
+        let q = 1.0 - p;
+        self.n += 1.0;
+        self.pp += p * p;
+        self.pq += p * q;
+        self.qq += q * q;
+        self.r += r;
+        self.rp += r * p;
+        self.rq += r * q;
+    }
+
+    /// Base and slope as multiples of the prior.
+    fn solve(&self) -> (f64, f64) {
+        let within = |multiple: f64| {
+            if multiple.is_finite() {
+                multiple.clamp(MULTIPLES.0, MULTIPLES.1)
             } else {
-                most
+                1.0
             }
         };
-        self.base = within(self.base, self.most_base);
-        self.slope = within(self.slope, self.most_slope);
-        let spread = |value: f64, most: f64| {
-            if value.is_finite() {
-                value.clamp(0.0, most * most)
-            } else {
-                most * most
-            }
-        };
-        self.var_base = spread(self.var_base, self.most_base);
-        self.var_slope = spread(self.var_slope, self.most_slope);
-        self.widen(LEAST_SPREAD);
-        // A covariance beyond the product of the spreads would be no covariance.
-        let most = 0.99 * libm::sqrt(self.var_base * self.var_slope);
-        let sane = if self.covariance.is_finite() {
-            self.covariance
-        } else {
-            0.0
-        };
-        self.covariance = sane.clamp(-most, most);
+        let scale = (self.r + PRIOR_WEIGHT) / (self.n + PRIOR_WEIGHT);
+        let (more_p, more_q) = (self.pp / self.n, self.qq / self.n);
+        let (pp, qq) = (self.pp + more_p, self.qq + more_q);
+        let (rp, rq) = (self.rp + more_p * scale, self.rq + more_q * scale);
+        let determinant = pp * qq - self.pq * self.pq;
+        if pp < 1e-12 || qq < 1e-12 || determinant < 1e-12 * pp * qq {
+            return (within(scale), within(scale));
+        }
+        let base = within((rp * qq - rq * self.pq) / determinant);
+        let slope = within((rq - base * self.pq) / qq);
+        // With the slope at a bound the base takes the rest.
+        (within((rp - slope * self.pq) / pp), slope)
     }
 }
 

@@ -57,9 +57,9 @@ impl Pool {
             table.targets.extend(ask.names().map(str::to_owned));
         }
         table.rows.clear();
-        table.rows.reserve_exact(of.slots.len());
+        table.rows.reserve_exact(of.kept.slots.len());
         let least = self.least_in_flight(&of.names);
-        for slot in &of.slots {
+        for slot in &of.kept.slots {
             self.candidates_of(*slot, ask, (&of.names, least), table);
         }
         let held = table.rows.iter().map(|row| row.candidate.held_blocks);
@@ -139,19 +139,24 @@ impl Pool {
         let telemetry = &member.telemetry;
         let foreign = telemetry.foreign(self.now, self.median);
         let rates = member.learnt.rates(&self.shared);
-        let waiting = foreign.waiting + load.prefilling as f32;
+        // Everybody ahead takes a seat first.
+        let seats = foreign.waiting + load.prefilling as f32 + 1.0;
         Candidate {
             endpoint,
             target: 0,
             held_blocks: ask.held.blocks_of(endpoint).min(ask.blocks),
             in_flight: load.in_flight,
             prefilling: load.prefilling,
-            ahead_tokens: load.ahead_tokens(self.now, rates.prefill_token_seconds),
+            ahead_tokens: load.ahead_tokens(
+                self.now,
+                rates.prefill_token_seconds,
+                self.means.unstreamed,
+            ),
             foreign_waiting: foreign.waiting,
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),
-            seat_seconds: telemetry.seat_seconds(self.now, waiting, self.means.residence_seconds),
-            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens),
+            seat_seconds: seats * foreign.per_seat * self.means.residence_seconds,
+            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens, self.kv_share),
             kv_capacity: telemetry.kv_capacity.unwrap_or(0) as f32,
             rates,
             adapter: Adapter::NotNeeded,
