@@ -57,7 +57,7 @@ pub(crate) struct HeadDeadline {
 /// A decided answer: the reply and the bytes for the client that are ready so far.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) reply: Reply,
+    pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
     pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
@@ -75,7 +75,7 @@ pub(crate) async fn begin(
     limits: &Limits,
     deadline: HeadDeadline,
 ) -> Result<Begun, Failure> {
-    let mut reply = Reply::new(x, limits);
+    let mut reply = Box::new(Reply::new(x, limits));
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut received = false;
@@ -111,7 +111,7 @@ pub(crate) async fn begin(
                 raw: Some(raw),
             });
         } else if reply.holds() {
-            client.set_deadline(Some(clock::now() + limits.first_event_hold));
+            client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
         if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
             client.set_deadline(None);
@@ -188,7 +188,7 @@ pub(crate) async fn finish(
     x: &mut Exchange,
     mut way: Way<'_>,
     begun: Begun,
-) -> Result<Reply, Failure> {
+) -> Result<Box<Reply>, Failure> {
     let Begun {
         mut reply,
         ready,
@@ -198,7 +198,7 @@ pub(crate) async fn finish(
     let mut head = OutBuffer::take();
     reply.write_head(x, client, &mut head);
     x.response.head_sent = true;
-    x.response.status = reply.head.status();
+    x.response.status = reply.status();
     let body = match &raw {
         Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
         None => &[],
@@ -223,7 +223,7 @@ async fn stream(
     let limits = way.limits;
     while !reply.is_done() {
         client.flush(limits).await?;
-        let idle_at = clock::now() + limits.stream_idle;
+        let idle_at = clock::coarse() + limits.stream_idle;
         client.set_deadline(Some(way.due.map_or(idle_at, |due| due.min(idle_at))));
         let failure = match next(client, way.upstream, limits).await {
             Event::Bytes(scratch, count) if count > 0 => {

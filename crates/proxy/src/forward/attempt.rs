@@ -61,7 +61,7 @@ pub(super) async fn attempt(
 }
 
 fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
-    let now = clock::now();
+    let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
@@ -131,7 +131,7 @@ async fn send(
     };
     x.head.write(framing, &mut head);
     let mut done = 0;
-    client.set_deadline(Some(clock::now() + limits.write_stall));
+    client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
         let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
         if written.is_ready() {
