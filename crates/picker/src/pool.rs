@@ -77,6 +77,8 @@ struct Means {
     output_tokens: f32,
     /// Seconds from the first token to the end. The prior is an estimate.
     residence_seconds: f32,
+    /// Share of the responses that are not streamed, 0 to 1.
+    unstreamed: f32,
 }
 
 impl Default for Means {
@@ -85,6 +87,7 @@ impl Default for Means {
             uncached_tokens: 512.0,
             output_tokens: 256.0,
             residence_seconds: 2.0,
+            unstreamed: 0.0,
         }
     }
 }

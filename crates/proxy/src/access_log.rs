@@ -167,8 +167,7 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
         line.text(",\"model\":\"", truncated(x.model.as_bytes(), 128));
     }
     if let Some(attempt) = x.attempts.last() {
-        line.out.extend_from_slice(b",\"endpoint\":\"");
-        let _ = write!(line.out, "{}\"", attempt.address);
+        line.text(",\"endpoint\":\"", attempt.name.as_bytes());
         line.number(",\"attempts\":", x.attempts.len() as u64);
         line.number(",\"decision\":", x.decision);
     }

@@ -101,7 +101,8 @@ impl Held {
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: EndpointId,
-    pub(crate) address: SocketAddr,
+    /// Address and port, as people know it.
+    pub(crate) name: Arc<str>,
     pub(crate) started: Micros,
     pub(crate) failure: Option<Failure>,
 }

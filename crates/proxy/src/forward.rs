@@ -198,7 +198,7 @@ async fn one(
     x.renamed = target.is_some_and(|target| target != x.model);
     x.attempts.push(Attempt {
         endpoint: endpoint.id,
-        address: endpoint.address,
+        name: endpoint.name.clone(),
         started: clock::now(),
         failure: None,
     });

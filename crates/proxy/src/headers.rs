@@ -7,7 +7,6 @@
 use crate::exchange::Exchange;
 use crate::worker::Local;
 use http1::ResponseHead;
-use std::io::Write;
 
 /// The name by which routes match on the model (Gateway API inference extension, body-based routing).
 pub(crate) const MODEL_NAME: &str = "x-gateway-model-name";
@@ -77,30 +76,12 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
     if !x.explain {
         return;
     }
-    let mut text = [0; 48];
     if let Some(attempt) = x.attempts.last() {
-        head.set(
-            "x-penstock-endpoint",
-            format_into(&mut text, format_args!("{}", attempt.address)),
-        );
-        head.set(
-            "x-penstock-decision",
-            format_into(&mut text, format_args!("{}", x.decision)),
-        );
-        let overhead = x.overhead_us();
-        head.set(
-            "x-penstock-overhead-us",
-            format_into(&mut text, format_args!("{overhead}")),
-        );
+        let mut number = itoa::Buffer::new();
+        head.set("x-penstock-endpoint", attempt.name.as_bytes());
+        head.set("x-penstock-decision", number.format(x.decision).as_bytes());
+        head.set("x-penstock-overhead-us", number.format(x.overhead_us()).as_bytes());
     }
-}
-
-fn format_into<'a>(buffer: &'a mut [u8; 48], text: std::fmt::Arguments<'_>) -> &'a [u8] {
-    let mut rest = &mut buffer[..];
-    // An address or a number is shorter than the buffer; a longer text would be cut.
-    let _ = rest.write_fmt(text);
-    let left = rest.len();
-    buffer.get(..48 - left).unwrap_or_default()
 }
 
 /// The fields that our own answers carry.

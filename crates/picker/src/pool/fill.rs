@@ -153,7 +153,11 @@ impl Pool {
             held_blocks: ask.held.blocks_of(endpoint).min(ask.blocks),
             in_flight: load.in_flight,
             prefilling: load.prefilling,
-            ahead_tokens: load.ahead_tokens(self.now, rates.prefill_token_seconds),
+            ahead_tokens: load.ahead_tokens(
+                self.now,
+                rates.prefill_token_seconds,
+                self.means.unstreamed,
+            ),
             foreign_waiting: foreign.waiting,
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),

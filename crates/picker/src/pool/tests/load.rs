@@ -216,6 +216,49 @@ fn a_response_that_is_not_streamed_teaches_nothing_of_the_prefill() {
 }
 
 #[test]
+fn requests_that_are_not_streamed_do_not_look_like_a_queue() {
+    let mut bed = Bed::new(1);
+    let none = Held::default();
+    let mut open = std::collections::VecDeque::new();
+    // Four requests of 3,000 tokens a second (0.2 s of prefill) that take half a minute each.
+    for _ in 0..1200 {
+        bed.pass(250);
+        if let Arrival::Go(decision) = bed.arrive(&plain(3000, &none)) {
+            open.push_back((bed.now, decision.reservation));
+        }
+        while let Some((since, reservation)) = open.front().copied()
+            && bed.now.seconds_since(since) >= 30.0
+        {
+            open.pop_front();
+            bed.first_token(reservation);
+            let end = Outcome {
+                completion_tokens: 1000,
+                ..outcome(Finished::Complete)
+            };
+            for wake in bed.pool.finish(bed.now, reservation, end) {
+                let Arrival::Go(decision) = wake.arrival else {
+                    continue;
+                };
+                open.push_back((bed.now, decision.reservation));
+            }
+        }
+    }
+    assert!(bed.in_flight()[0] > 115, "{:?}", bed.in_flight());
+    assert!(bed.pool.saturation() < 0.2, "{}", bed.pool.saturation());
+    // A burst still queues: 300 prompts of 3,000 tokens are 15 s of work.
+    let sent = (0..300).filter(|_| {
+        matches!(
+            bed.arrive(&Ask {
+                priority: -1,
+                ..plain(3000, &none)
+            }),
+            Arrival::Go(_)
+        )
+    });
+    assert!((80..110).contains(&sent.count()));
+}
+
+#[test]
 fn least_requests_counts_requests_and_is_never_saturated() {
     let spec = PoolSpec {
         profile: Profile::LeastRequests,
