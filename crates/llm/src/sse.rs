@@ -21,6 +21,8 @@ pub struct Event<'a> {
     pub name: &'a [u8],
     /// The `data` lines, joined by LF; empty when `oversized`.
     pub data: &'a [u8],
+    /// Offset in the piece of its first byte; 0 when it began in an earlier piece.
+    pub start: usize,
     /// Offset in the piece just past the first byte of the blank line's end (so before the LF of a
     /// CRLF: whatever is written there starts a new line).
     pub end: usize,
@@ -63,6 +65,11 @@ impl SseScan {
     #[must_use]
     pub fn at_event_border(&self) -> bool {
         self.length == 0
+    }
+
+    /// The bytes so far of an event that is incomplete; empty when it outgrew the window.
+    pub(crate) fn incomplete(&self) -> &[u8] {
+        &self.held
     }
 
     /// Reads the next piece and calls `on` for each event that it completes.
@@ -132,11 +139,13 @@ impl SseScan {
             if !rest.starts_with(b"\n\n") || length > WINDOW_BYTES - b"data: \n\n".len() {
                 break;
             }
+            let start = at;
             at += b"data: \n\n".len() + length;
             self.fields.after_first_line = true;
             on(Event {
                 name: &[],
                 data,
+                start,
                 end: at,
                 oversized: false,
             });
@@ -150,6 +159,11 @@ impl SseScan {
         let fields = &self.fields;
         let event = if self.length > 0 { &self.held } else { fresh };
         let name = event.get(fields.name.clone()).unwrap_or_default();
+        let start = if self.length > 0 {
+            0
+        } else {
+            at.saturating_sub(direct.len())
+        };
         if end > WINDOW_BYTES {
             let name = if self.length > 0 {
                 self.long_name.get()
@@ -159,6 +173,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &[],
+                start,
                 end: at,
                 oversized: true,
             });
@@ -167,6 +182,7 @@ impl SseScan {
             on(Event {
                 name,
                 data,
+                start,
                 end: at,
                 oversized: false,
             });
@@ -175,6 +191,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &data,
+                start,
                 end: at,
                 oversized: false,
             });

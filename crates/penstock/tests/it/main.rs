@@ -12,7 +12,12 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod events;
 mod gateway;
+mod names;
+mod queue;
 mod readme;
+mod retries;
+mod servers;
 mod streams;
 mod tidy;

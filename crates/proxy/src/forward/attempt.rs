@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use crate::listener::h1::Client;
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
+use crate::retry;
 use crate::upstream::h1::{self, Upstream, poll_write_two};
 use crate::worker::OutBuffer;
 use http1::Framing;
@@ -51,9 +52,16 @@ pub(super) async fn attempt(
             Err(failure) => Err(failure),
         };
         match begun {
-            // The server closed an idle connection at the moment we used it: not a failure of the
-            // endpoint, which has not seen the request. Once, on a connection that is new.
-            Err(failure) if upstream.reused && failure.cause == Cause::ClosedEarly => fresh = true,
+            // The server closed an idle connection at the moment we used it: most likely no failure
+            // of the endpoint, which has not seen the request. Once, on a connection that is new.
+            Err(failure)
+                if upstream.reused
+                    && failure.cause == Cause::ClosedEarly
+                    && !retry::tries_are_over(x) =>
+            {
+                fresh = true;
+                x.resends += 1;
+            }
             Err(failure) => return Err(failure),
             Ok(begun) => return Ok((upstream, begun)),
         }

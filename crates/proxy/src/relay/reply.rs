@@ -48,6 +48,8 @@ pub(crate) struct Reply {
     ended: bool,
     sent: u64,
     asked_model: Option<String>,
+    /// The end of an event stream so far that may turn out to be an end mark of no end.
+    doubtful: Vec<u8>,
 }
 
 impl Reply {
@@ -67,6 +69,7 @@ impl Reply {
             ended: false,
             sent: 0,
             asked_model: x.renamed.then(|| x.model.clone()),
+            doubtful: Vec::new(),
         }
     }
 
@@ -136,7 +139,7 @@ impl Reply {
     /// Whether the answer can go out now. `at_end`: the endpoint closed; `full`: no more is held.
     ///
     /// # Errors
-    /// The stream began with an error event.
+    /// The stream began with an error event, or has none at all.
     pub(crate) fn decided(&self, at_end: bool, full: bool) -> Result<bool, Failure> {
         if !self.has_head {
             return Ok(false);
@@ -148,7 +151,12 @@ impl Reply {
             let cause = Cause::EngineErrorFirst { status };
             return Err(Failure::new(Phase::Head, cause, message));
         }
-        Ok(!self.holds() || at_end || full || self.reader.is_done())
+        if self.holds() && (at_end || self.reader.is_done()) {
+            let message = "the engine ended its event stream before the first event";
+            let cause = Cause::EngineErrorFirst { status: 502 };
+            return Err(Failure::new(Phase::Head, cause, message));
+        }
+        Ok(!self.holds() || full)
     }
 
     /// Whether body bytes go to the client as they came, framing and all.
@@ -177,6 +185,7 @@ impl Reply {
             scan,
             rename,
             cut,
+            doubtful,
             ..
         } = self;
         let mut put = |part: &[u8]| match rename {
@@ -189,7 +198,13 @@ impl Reply {
                 Scan::Stream(scan) => {
                     let seen = scan.feed(part);
                     *cut = seen.cut_at.is_some();
-                    put(seen.cut_at.and_then(|at| part.get(..at)).unwrap_or(part));
+                    let part = seen.cut_at.and_then(|at| part.get(..at)).unwrap_or(part);
+                    let doubt = scan.doubtful_bytes();
+                    if doubt == 0 && doubtful.is_empty() {
+                        put(part);
+                    } else {
+                        settle_doubt(doubtful, (part, doubt, *cut), &mut put);
+                    }
                 }
                 Scan::Body(scan) => {
                     scan.feed(part);
@@ -277,7 +292,7 @@ impl Reply {
             return Ok(());
         };
         let mut event = OutBuffer::take();
-        if !scan.at_event_border() {
+        if !scan.at_event_border() && self.doubtful.is_empty() {
             // What the client has of the last event is not an event: end it, unfinished.
             event.extend_from_slice(b"\n\n");
         }
@@ -333,6 +348,23 @@ impl Reply {
             x.response.events = scan.events();
         }
     }
+}
+
+/// Passes on what is certain of `doubtful` and the bytes after it: all but the last `doubt` bytes,
+/// and nothing of an end mark that cut the stream.
+fn settle_doubt(
+    doubtful: &mut Vec<u8>,
+    (part, doubt, cut): (&[u8], usize, bool),
+    put: &mut impl FnMut(&[u8]),
+) {
+    if cut && part.is_empty() {
+        doubtful.clear();
+        return;
+    }
+    doubtful.extend_from_slice(part);
+    let certain = doubtful.len().saturating_sub(doubt);
+    put(doubtful.get(..certain).unwrap_or_default());
+    doubtful.drain(..certain);
 }
 
 fn bad_response(refusal: &http1::Refusal) -> Failure {
