@@ -80,7 +80,10 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
         let mut number = itoa::Buffer::new();
         head.set("x-penstock-endpoint", attempt.name.as_bytes());
         head.set("x-penstock-decision", number.format(x.decision).as_bytes());
-        head.set("x-penstock-overhead-us", number.format(x.overhead_us()).as_bytes());
+        head.set(
+            "x-penstock-overhead-us",
+            number.format(x.overhead_us()).as_bytes(),
+        );
     }
 }
 
