@@ -69,7 +69,11 @@ fn anthropic_streams_are_cut_in_their_own_words() {
     let gateway = Gateway::over(&[&server]);
     for fault in ["reset:after=2", "truncate:after=2", "error-event:after=2"] {
         server.fault(fault);
-        let answer = post(gateway.address, "/v1/messages", &chat("llama", "hello", 5, true));
+        let answer = post(
+            gateway.address,
+            "/v1/messages",
+            &chat("llama", "hello", 5, true),
+        );
         assert!(!answer.body.contains("message_stop"), "{fault}: {answer:?}");
         let tail = answer.body.rsplit("event: error\n").next().unwrap();
         let event = json(events(tail)[0]);
@@ -81,7 +85,8 @@ fn anthropic_streams_are_cut_in_their_own_words() {
 
 #[test]
 fn the_head_of_a_stream_waits_for_the_first_event_but_not_for_long() {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let whole = event_stream(&[HELLO, STOP, "[DONE]"]);
     let rest = whole.strip_prefix(head).unwrap();
     let server = Scripted::start(&[(head, Duration::ZERO), (rest, Duration::from_millis(2500))]);
@@ -92,13 +97,17 @@ fn the_head_of_a_stream_waits_for_the_first_event_but_not_for_long() {
     assert!(open.rest().ends_with("data: [DONE]\n\n"));
     let end_after = asked.elapsed();
     assert!(head_after >= Duration::from_millis(900), "{head_after:?}");
-    assert!(end_after - head_after >= Duration::from_millis(500), "{head_after:?} {end_after:?}");
+    assert!(
+        end_after - head_after >= Duration::from_millis(500),
+        "{head_after:?} {end_after:?}"
+    );
     assert_eq!(open.status, 200);
 }
 
 #[test]
 fn an_error_event_after_the_head_had_to_leave_is_a_cut() {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let whole = event_stream(&[r#"{"error":{"message":"no","code":503}}"#, "[DONE]"]);
     let rest = whole.strip_prefix(head).unwrap();
     let server = Scripted::start(&[(head, Duration::ZERO), (rest, Duration::from_millis(1500))]);
@@ -116,7 +125,11 @@ fn an_error_event_in_place_of_the_first_token_becomes_a_status() {
     let answer = post(gateway.address, CHAT, &chat("llama", "hello", 5, true));
     assert_eq!(answer.status, 500, "{answer:?}");
     assert_eq!(json(&answer.body)["error"]["code"], "engine_error");
-    let answer = post(gateway.address, "/v1/messages", &chat("llama", "hello", 5, true));
+    let answer = post(
+        gateway.address,
+        "/v1/messages",
+        &chat("llama", "hello", 5, true),
+    );
     assert_eq!(answer.status, 500, "{answer:?}");
     assert_eq!(json(&answer.body)["type"], "error");
     let refused = told(&event_stream(&[

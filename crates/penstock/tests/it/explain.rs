@@ -26,7 +26,12 @@ fn why_finds_a_decision_by_number_and_by_request_id() {
     let gateway = Gateway::over(&servers.each_ref());
     let body = chat("llama", "hello", 2, false);
     assert_eq!(why(&gateway, &["last"]).status.code(), Some(1));
-    let first = post_with(gateway.address, CHAT, &body, &[("x-request-id", "my-own.id")]);
+    let first = post_with(
+        gateway.address,
+        CHAT,
+        &body,
+        &[("x-request-id", "my-own.id")],
+    );
     let last = post(gateway.address, CHAT, &body);
     let (id, number) = ("my-own.id", first.field("x-penstock-decision").unwrap());
     assert_eq!(first.field("x-request-id"), Some(id));
@@ -34,8 +39,14 @@ fn why_finds_a_decision_by_number_and_by_request_id() {
         let found = why(&gateway, &[which]);
         let shown = text(&found);
         assert!(found.status.success(), "{shown}");
-        assert!(shown.contains(&format!("decision {number}, request {id}, try 1")), "{shown}");
-        assert!(shown.contains("<- winner") && shown.contains("<- runner-up"), "{shown}");
+        assert!(
+            shown.contains(&format!("decision {number}, request {id}, try 1")),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("<- winner") && shown.contains("<- runner-up"),
+            "{shown}"
+        );
         for server in &servers {
             assert!(shown.contains(&server.address.to_string()), "{shown}");
         }
@@ -44,8 +55,14 @@ fn why_finds_a_decision_by_number_and_by_request_id() {
         }
     }
     let shown = text(&why(&gateway, &["last"]));
-    assert!(shown.contains(last.field("x-penstock-decision").unwrap()), "{shown}");
-    assert!(shown.contains(last.field("x-request-id").unwrap()), "{shown}");
+    assert!(
+        shown.contains(last.field("x-penstock-decision").unwrap()),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(last.field("x-request-id").unwrap()),
+        "{shown}"
+    );
     let none = why(&gateway, &["no-such-id"]);
     assert_eq!(none.status.code(), Some(1));
     assert!(text(&none).contains("no decision no-such-id"));
@@ -64,8 +81,14 @@ fn every_try_of_a_request_is_told() {
     // Each server fails once, and there is no third.
     assert_eq!(answer.status, 500);
     let shown = text(&why(&gateway, &["last"]));
-    assert!(shown.contains("try 1") && shown.contains("try 2"), "{shown}");
-    assert!(shown.contains("failed with engine_error, tried elsewhere"), "{shown}");
+    assert!(
+        shown.contains("try 1") && shown.contains("try 2"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("failed with engine_error, tried elsewhere"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -74,7 +97,11 @@ fn a_tampered_decision_does_not_replay() {
     let gateway = Gateway::over(&servers.each_ref());
     for number in 0..12 {
         let prompt = format!("number {} ", number % 3).repeat(300);
-        post(gateway.address, CHAT, &chat("llama", &prompt, 2, number % 2 == 0));
+        post(
+            gateway.address,
+            CHAT,
+            &chat("llama", &prompt, 2, number % 2 == 0),
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("decisions.jsonl");
@@ -94,9 +121,20 @@ fn a_tampered_decision_does_not_replay() {
     std::fs::write(&file, changed.join("\n")).unwrap();
     let replayed = penstock(&["why", "--replay", path]).output().unwrap();
     assert_eq!(replayed.status.code(), Some(1), "{}", text(&replayed));
-    assert!(text(&replayed).contains(&format!("decision {number},")), "{}", text(&replayed));
+    assert!(
+        text(&replayed).contains(&format!("decision {number},")),
+        "{}",
+        text(&replayed)
+    );
     std::fs::write(&file, "{\"decision\":1}\n").unwrap();
-    assert_eq!(penstock(&["why", "--replay", path]).output().unwrap().status.code(), Some(1));
+    assert_eq!(
+        penstock(&["why", "--replay", path])
+            .output()
+            .unwrap()
+            .status
+            .code(),
+        Some(1)
+    );
 }
 
 #[test]
@@ -147,11 +185,19 @@ fn only_what_an_engine_may_see_reaches_it() {
         }
         assert!(!lower.contains(&format!("\n{name}:")), "{name}: {head}");
     }
-    let answer = post_with(gateway.address, CHAT, &body, &[("x-request-id", "bad id\u{7f}")]);
+    let answer = post_with(
+        gateway.address,
+        CHAT,
+        &body,
+        &[("x-request-id", "bad id\u{7f}")],
+    );
     let made = answer.field("x-request-id").map(str::to_owned);
     if answer.status == 200 {
         let made = made.unwrap();
-        assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+        assert!(
+            made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{made}"
+        );
         assert!(server.received()[1].contains(&made));
     } else {
         assert_eq!(answer.status, 400, "{answer:?}");
@@ -175,7 +221,12 @@ fn lines_of_the_log_are_the_requests_and_the_counter() {
     let mut sent_count = 0;
     let mut ask = |stream: bool, fields: &[(&str, &str)]| {
         sent_count += 1;
-        post_with(gateway.address, CHAT, &chat("llama", "hello there", 3, stream), fields)
+        post_with(
+            gateway.address,
+            CHAT,
+            &chat("llama", "hello there", 3, stream),
+            fields,
+        )
     };
     let usage = json(&ask(false, &[("x-request-id", "whole")]).body)["usage"].clone();
     ask(true, &[("x-request-id", "streamed")]);
@@ -185,18 +236,33 @@ fn lines_of_the_log_are_the_requests_and_the_counter() {
     server.fault("500:count=1");
     assert_eq!(ask(false, &[("x-request-id", "failed")]).status, 500);
     server.fault("reset:after=1");
-    assert!(ask(true, &[("x-request-id", "cut")]).body.contains("stream_cut"));
+    assert!(
+        ask(true, &[("x-request-id", "cut")])
+            .body
+            .contains("stream_cut")
+    );
     server.cure();
     assert_eq!(post(gateway.address, CHAT, "{\"model\":").status, 400);
-    assert_eq!(post(gateway.address, CHAT, &chat("none", "x", 1, false)).status, 404);
+    assert_eq!(
+        post(gateway.address, CHAT, &chat("none", "x", 1, false)).status,
+        404
+    );
     let mut refused = crate::gateway::connect(gateway.address);
-    refused.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").unwrap();
-    assert_eq!(read_answer(&mut BufReader::new(refused)).unwrap().status, 400);
+    refused
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+        .unwrap();
+    assert_eq!(
+        read_answer(&mut BufReader::new(refused)).unwrap().status,
+        400
+    );
     server.slow(50.0);
     let mut open = Open::post(gateway.address, &chat("llama", "leaves", 500, true));
     open.chunk().unwrap();
     drop(open);
-    let early = sent(gateway.address, &chat("llama", "leaves before the head", 500, false));
+    let early = sent(
+        gateway.address,
+        &chat("llama", "leaves before the head", 500, false),
+    );
     wait_until(|| server.running() == 1);
     early.shutdown(Shutdown::Both).unwrap();
     gateway.is_quiet();
@@ -216,11 +282,17 @@ fn lines_of_the_log_are_the_requests_and_the_counter() {
     // Nobody asked for usage in the stream: it is counted, and marked so.
     assert_eq!(line("streamed")["completion_tokens"], 3);
     assert_eq!(line("streamed")["usage_estimated"], true);
-    assert_eq!((&line("failed")["status"], &line("failed")["attempts"]), (&500.into(), &1.into()));
+    assert_eq!(
+        (&line("failed")["status"], &line("failed")["attempts"]),
+        (&500.into(), &1.into())
+    );
     assert_eq!(line("cut")["error"], "stream_cut");
     let gone = lines.iter().filter(|line| line["error"] == "client_gone");
     assert_eq!(gone.count(), 2);
-    assert_eq!(gateway.metric_with("penstock_requests_total", "client_gone"), 2.0);
+    assert_eq!(
+        gateway.metric_with("penstock_requests_total", "client_gone"),
+        2.0
+    );
     assert_eq!(gateway.metric("penstock_refused_heads_total"), 1.0);
 }
 
@@ -232,7 +304,11 @@ fn usage_that_the_engine_tells_is_counted_as_told() {
     let prompt = "a prompt of some length ".repeat(40);
     let (mut input, mut output, mut cached) = (0, 0, 0);
     for _ in 0..2 {
-        let body = chat("llama", &prompt, 4, true).replacen('{', r#"{"stream_options":{"include_usage":true},"#, 1);
+        let body = chat("llama", &prompt, 4, true).replacen(
+            '{',
+            r#"{"stream_options":{"include_usage":true},"#,
+            1,
+        );
         let answer = post(gateway.address, CHAT, &body);
         let told = crate::servers::events(&answer.body)
             .into_iter()
@@ -246,8 +322,16 @@ fn usage_that_the_engine_tells_is_counted_as_told() {
         cached += number(&told["usage"]["prompt_tokens_details"]["cached_tokens"]);
     }
     assert!(cached > 0);
-    for (kind, sum) in [("\"input\"", input), ("\"output\"", output), ("input_cached", cached)] {
-        assert_eq!(gateway.metric_with("penstock_tokens_total", kind), sum as f64, "{kind}");
+    for (kind, sum) in [
+        ("\"input\"", input),
+        ("\"output\"", output),
+        ("input_cached", cached),
+    ] {
+        assert_eq!(
+            gateway.metric_with("penstock_tokens_total", kind),
+            sum as f64,
+            "{kind}"
+        );
     }
 }
 
@@ -258,13 +342,21 @@ fn pools_are_measured_under_the_extensions_names() {
     servers[0].slow(30.0);
     servers[1].slow(30.0);
     let open: Vec<Open> = (0..2)
-        .map(|number| Open::post(gateway.address, &chat("llama", &format!("number {number}"), 500, true)))
+        .map(|number| {
+            Open::post(
+                gateway.address,
+                &chat("llama", &format!("number {number}"), 500, true),
+            )
+        })
         .collect();
     assert_eq!(gateway.metric("inference_pool_ready_pods"), 2.0);
     wait_until(|| gateway.metric("inference_pool_average_running_requests") == 1.0);
     wait_until(|| gateway.metric("inference_pool_average_kv_cache_utilization") > 0.0);
     let page = get(gateway.admin, "/metrics").unwrap().body;
-    assert!(page.contains("\ninference_pool_average_queue_size{name=\"default/default\"} 0"), "{page}");
+    assert!(
+        page.contains("\ninference_pool_average_queue_size{name=\"default/default\"} 0"),
+        "{page}"
+    );
     drop(open);
     gateway.is_quiet();
 }

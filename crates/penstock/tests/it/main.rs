@@ -12,7 +12,10 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod bytes;
+mod cancel;
 mod events;
+mod explain;
 mod gateway;
 mod names;
 mod queue;
@@ -20,4 +23,5 @@ mod readme;
 mod retries;
 mod servers;
 mod streams;
+mod telemetry;
 mod tidy;

@@ -42,8 +42,12 @@ fn only_the_models_name_changes_on_the_way_to_the_engine() {
     let message = r#""messages" : [ {"role":"user", "content":"h\u00e9 \"model\": \"no\""}]"#;
     for body in [
         format!(r#"{{"model":"friendly","max_tokens":1,{message}}}"#),
-        format!("\n {{ \"zeta\" :1e400 ,\"model\"\t:\r\n \"friendly\" , \"max_tokens\":1,\"seed\":-0.0 , {message}, \"n30\": 123456789012345678901234567890 }} "),
-        format!(r#"{{{message},"max_tokens":1,"deep":{{"model":"friend","x":[[[{{}}]]]}},"model":"friendly"}}"#),
+        format!(
+            "\n {{ \"zeta\" :1e400 ,\"model\"\t:\r\n \"friendly\" , \"max_tokens\":1,\"seed\":-0.0 , {message}, \"n30\": 123456789012345678901234567890 }} "
+        ),
+        format!(
+            r#"{{{message},"max_tokens":1,"deep":{{"model":"friend","x":[[[{{}}]]]}},"model":"friendly"}}"#
+        ),
     ] {
         same_bytes(&gateway, &server, &body);
     }
@@ -97,7 +101,9 @@ fn targets(server: &Server, first: &str, second: &str) -> Gateway {
 fn versions(server: &Server) -> (usize, usize) {
     let received = server.received();
     let of = |name: &str| {
-        let named = received.iter().filter(|one| one.model.as_deref() == Some(name));
+        let named = received
+            .iter()
+            .filter(|one| one.model.as_deref() == Some(name));
         named.count()
     };
     (of("v1"), of("v2"))
@@ -199,7 +205,11 @@ fn unknown_models_are_told_in_the_callers_dialect() {
     let answer = post(gateway.address, CHAT, &chat("lllama", "x", 1, true));
     openai_error(&answer, 404, "model_not_found");
     assert!(answer.body.contains("there is llama"), "{answer:?}");
-    let answer = post(gateway.address, "/v1/messages", &chat("lllama", "x", 1, true));
+    let answer = post(
+        gateway.address,
+        "/v1/messages",
+        &chat("lllama", "x", 1, true),
+    );
     assert_eq!(answer.status, 404);
     assert_eq!(json(&answer.body)["error"]["type"], "not_found_error");
     assert_eq!(server.count(), 0);

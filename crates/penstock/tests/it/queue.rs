@@ -47,13 +47,20 @@ fn waiting(gateway: &Gateway, model: &str, fields: &[(&str, &str)]) -> TcpStream
     let before = gateway.metric("penstock_queue_requests");
     let mut stream = connect(gateway.address);
     let body = chat(model, "waits", 1, false);
-    stream.write_all(request(CHAT, &body, fields).as_bytes()).unwrap();
+    stream
+        .write_all(request(CHAT, &body, fields).as_bytes())
+        .unwrap();
     wait_until(|| gateway.metric("penstock_queue_requests") == before + 1.0);
     stream
 }
 
 fn ask(gateway: &Gateway, model: &str, fields: &[(&str, &str)]) -> Answer {
-    post_with(gateway.address, CHAT, &chat(model, "asks", 1, false), fields)
+    post_with(
+        gateway.address,
+        CHAT,
+        &chat(model, "asks", 1, false),
+        fields,
+    )
 }
 
 #[track_caller]
@@ -91,7 +98,10 @@ fn when_saturated_sheddable_is_shed_and_critical_goes_before_standard() {
     server.slow(1.0);
     drop(held);
     for stream in [critical, standard] {
-        assert_eq!(read_answer(&mut BufReader::new(stream)).unwrap().status, 200);
+        assert_eq!(
+            read_answer(&mut BufReader::new(stream)).unwrap().status,
+            200
+        );
     }
     assert_eq!(models(&server), ["standard", "critical", "standard"]);
     gateway.is_quiet();
@@ -140,10 +150,16 @@ fn who_leaves_the_queue_never_reaches_the_engine() {
     wait_until(|| gateway.metric("penstock_queue_requests") == 1.0);
     server.slow(1.0);
     drop(held);
-    assert_eq!(read_answer(&mut BufReader::new(staying)).unwrap().status, 200);
+    assert_eq!(
+        read_answer(&mut BufReader::new(staying)).unwrap().status,
+        200
+    );
     assert_eq!(models(&server), ["standard", "standard"]);
     gateway.is_quiet();
-    assert_eq!(gateway.metric_with("penstock_requests_total", "client_gone"), 3.0);
+    assert_eq!(
+        gateway.metric_with("penstock_requests_total", "client_gone"),
+        3.0
+    );
 }
 
 #[test]
@@ -194,13 +210,19 @@ fn a_client_may_lower_its_priority_and_raises_it_only_where_trusted() {
         let server = server();
         let gateway = with_objectives(&server, trusted);
         let held = occupied(&gateway, &server);
-        dropped(&ask(&gateway, "standard", &[(OBJECTIVE, "batch")]), "saturated");
+        dropped(
+            &ask(&gateway, "standard", &[(OBJECTIVE, "batch")]),
+            "saturated",
+        );
         let plain = waiting(&gateway, "standard", &[]);
         let urgent = waiting(&gateway, "undeclared", &[(OBJECTIVE, "urgent")]);
         server.slow(1.0);
         drop(held);
         for stream in [plain, urgent] {
-            assert_eq!(read_answer(&mut BufReader::new(stream)).unwrap().status, 200);
+            assert_eq!(
+                read_answer(&mut BufReader::new(stream)).unwrap().status,
+                200
+            );
         }
         let expected = if trusted {
             ["standard", "undeclared", "standard"]

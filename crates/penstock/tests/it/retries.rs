@@ -14,7 +14,13 @@ fn ask(gateway: &Gateway, stream: bool) -> u16 {
 
 #[test]
 fn a_few_failures_are_invisible() {
-    for fault in ["500:count=2", "503:count=2", "429:count=2", "refuse:count=3", "dead:count=3"] {
+    for fault in [
+        "500:count=2",
+        "503:count=2",
+        "429:count=2",
+        "refuse:count=3",
+        "dead:count=3",
+    ] {
         let [one, two] = Server::llamas();
         let gateway = Gateway::over(&[&one, &two]);
         gateway.knows(&["llama"]);
@@ -41,7 +47,10 @@ fn no_request_is_tried_more_than_three_times() {
     }
     assert!(ask(&gateway, false) >= 502);
     let tries: usize = servers.iter().map(Server::count).sum();
-    assert_eq!(tries, 6, "kept connections that are closed at once count too");
+    assert_eq!(
+        tries, 6,
+        "kept connections that are closed at once count too"
+    );
     assert_eq!(gateway.metric("penstock_endpoint_healthy"), 4.0);
 }
 
@@ -96,7 +105,9 @@ fn cost_of(fault: &str, requests: usize) -> (usize, Duration) {
     let cured = Instant::now();
     wait_until(|| {
         ask(&gateway, true);
-        bad.received().iter().any(|one| one.end.as_deref() == Some("complete"))
+        bad.received()
+            .iter()
+            .any(|one| one.end.as_deref() == Some("complete"))
     });
     let taken = cured.elapsed();
     gateway.is_quiet();
@@ -151,7 +162,9 @@ fn a_server_that_hangs_is_avoided_while_it_hangs() {
     let mut served = 0;
     while served < 40 {
         let stream = crate::servers::sent(gateway.address, &chat("llama", "hello", 2, true));
-        stream.set_read_timeout(Some(Duration::from_millis(1000))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_millis(1000)))
+            .unwrap();
         let mut byte = [0];
         match std::io::Read::read(&mut &stream, &mut byte) {
             Ok(1) => served += 1,
@@ -166,9 +179,15 @@ fn a_server_that_hangs_is_avoided_while_it_hangs() {
     let cured = Instant::now();
     wait_until(|| {
         ask(&gateway, true);
-        bad.received().iter().any(|one| one.end.as_deref() == Some("complete"))
+        bad.received()
+            .iter()
+            .any(|one| one.end.as_deref() == Some("complete"))
     });
-    assert!(cured.elapsed() < Duration::from_millis(2200), "{:?}", cured.elapsed());
+    assert!(
+        cured.elapsed() < Duration::from_millis(2200),
+        "{:?}",
+        cured.elapsed()
+    );
     gateway.is_quiet();
 }
 
@@ -180,14 +199,23 @@ fn a_server_that_went_away_in_mid_stream_leaves_nothing_behind() {
     two.slow(20.0);
     let mut open: Vec<Open> = (0..4)
         .map(|number| {
-            Open::post(gateway.address, &chat("llama", &format!("number {number}"), 20, true))
+            Open::post(
+                gateway.address,
+                &chat("llama", &format!("number {number}"), 20, true),
+            )
         })
         .collect();
     drop(one);
     two.slow(1.0);
     let ends: Vec<String> = open.iter_mut().map(Open::rest).collect();
-    let cut = ends.iter().filter(|body| body.contains("stream_cut")).count();
-    let whole = ends.iter().filter(|body| body.ends_with("data: [DONE]\n\n")).count();
+    let cut = ends
+        .iter()
+        .filter(|body| body.contains("stream_cut"))
+        .count();
+    let whole = ends
+        .iter()
+        .filter(|body| body.ends_with("data: [DONE]\n\n"))
+        .count();
     assert_eq!((cut, whole), (2, 2), "{ends:?}");
     gateway.is_quiet();
 }

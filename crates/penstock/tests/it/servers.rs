@@ -74,7 +74,8 @@ pub(crate) struct Received {
 impl Received {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut all = self.headers.iter();
-        all.find(|(known, _)| known == name).map(|(_, v)| v.as_str())
+        all.find(|(known, _)| known == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -146,7 +147,10 @@ impl Server {
 
     /// Requests that have not ended.
     pub(crate) fn running(&self) -> usize {
-        self.received().iter().filter(|one| one.end.is_none()).count()
+        self.received()
+            .iter()
+            .filter(|one| one.end.is_none())
+            .count()
     }
 }
 
@@ -205,7 +209,9 @@ impl Gateway {
     pub(crate) fn knows(&self, models: &[&str]) {
         wait_until(|| {
             let list = get(self.address, "/v1/models").unwrap().body;
-            models.iter().all(|model| list.contains(&format!("\"{model}\"")))
+            models
+                .iter()
+                .all(|model| list.contains(&format!("\"{model}\"")))
         });
     }
 
@@ -269,7 +275,8 @@ impl Open {
 
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut all = self.fields.iter();
-        all.find(|(known, _)| known == name).map(|(_, v)| v.as_str())
+        all.find(|(known, _)| known == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// The next chunk; `None` at the end or when the connection breaks.
@@ -291,7 +298,9 @@ impl Open {
 /// A connection with a chat request on it.
 pub(crate) fn sent(address: SocketAddr, body: &str) -> TcpStream {
     let mut stream = connect(address);
-    stream.write_all(request(CHAT, body, &[]).as_bytes()).unwrap();
+    stream
+        .write_all(request(CHAT, body, &[]).as_bytes())
+        .unwrap();
     stream
 }
 
@@ -378,7 +387,9 @@ fn answer(mut stream: TcpStream, pieces: &[(String, Duration)], heads: &Mutex<Ve
 
 /// An event stream as bytes on the wire: a head and one chunk for each payload.
 pub(crate) fn event_stream(payloads: &[&str]) -> String {
-    let mut text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
+    let mut text =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            .to_owned();
     for payload in payloads {
         let event = format!("data: {payload}\n\n");
         text.push_str(&format!("{:x}\r\n{event}\r\n", event.len()));
