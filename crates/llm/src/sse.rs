@@ -162,7 +162,7 @@ impl SseScan {
         let start = if self.length > 0 {
             0
         } else {
-            at.saturating_sub(direct.len())
+            at.saturating_sub(fresh.len())
         };
         if end > WINDOW_BYTES {
             let name = if self.length > 0 {

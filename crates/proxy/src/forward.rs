@@ -233,6 +233,7 @@ async fn answered(
     let way = Way {
         upstream: &mut upstream,
         lease,
+        endpoint,
         limits: sending.limits,
         due: sending.due,
     };

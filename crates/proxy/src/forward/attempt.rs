@@ -46,7 +46,7 @@ pub(super) async fn attempt(
         let sent = send(sending, client, x, &mut upstream, target).await;
         let begun = match sent {
             Ok(()) => {
-                let deadline = head_deadline(sending);
+                let deadline = head_deadline(sending, endpoint);
                 relay::begin(client, &mut upstream, x, sending.limits, deadline).await
             }
             Err(failure) => Err(failure),
@@ -68,11 +68,12 @@ pub(super) async fn attempt(
     }
 }
 
-fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
+fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
     let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
+        endpoint,
     };
     if let Some(within) = sending.timeouts.backend_request
         && now + within < deadline.due
@@ -85,6 +86,7 @@ fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
         deadline = HeadDeadline {
             due,
             cause: Cause::RouteTimeout,
+            endpoint,
         };
     }
     deadline

@@ -339,6 +339,11 @@ impl Reply {
         self.reader.is_done() || self.cut
     }
 
+    /// Whether the client has the last event of its stream.
+    pub(crate) fn has_end_mark(&self) -> bool {
+        matches!(&self.scan, Scan::Stream(scan) if scan.ended() == Ended::Done)
+    }
+
     /// Whether an end of the connection is the end of the body.
     pub(crate) fn ends_at_close(&self) -> bool {
         self.reader.ends_at_close()
