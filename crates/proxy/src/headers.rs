@@ -89,6 +89,9 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
     }
     if let Some(rule) = &x.rule {
         crate::policies::headers::edit_response(&rule.filters.response_headers, head);
+        if let Some(backend) = rule.backends.get(x.backend) {
+            crate::policies::headers::edit_response(&backend.filters.response_headers, head);
+        }
     }
     if !x.explain {
         return;

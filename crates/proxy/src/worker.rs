@@ -248,6 +248,8 @@ async fn tick(local: std::rc::Rc<Local>, shared: Arc<Shared>) {
         }
         let now = crate::clock::now();
         deadline::fire(now);
+        // An idle worker must not hold a configuration that has been replaced.
+        let _ = local.live();
         local.log.borrow_mut().flush();
         local.idle.expire(now);
     }
