@@ -112,6 +112,8 @@ pub(crate) struct LoadedAdapter {
 pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     pub(crate) learnt: Learnt,
+    /// The pool's turn when it last got a request.
+    pub(crate) chosen_at_turn: u32,
     pub(crate) telemetry: Telemetry,
     /// Names that it announced; empty when it did not say.
     pub(crate) announced: Vec<NameId>,

@@ -3,7 +3,9 @@
 //! Two straight lines: seconds to the first token over uncached tokens ahead, seconds per generated
 //! token over sequences. A pool learns them once for all members and once for each; a member goes
 //! by its own only while these predict it clearly better, so equal servers stay exactly equal in
-//! spite of noise. Invariant: every number is finite and within its bounds, whatever was measured.
+//! spite of noise. Who seems slow gets no requests and so could never show that it is not any more:
+//! after a while it is doubted ([`Learnt::doubt`]). Invariant: every number is finite and within
+//! its bounds, whatever was measured.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,22 @@ impl Rates {
         decode_base_seconds: 5.75e-3,
         decode_sequence_seconds: 6e-6,
     };
+
+    /// The least of each.
+    pub(crate) fn least(self, other: Self) -> Self {
+        let Self {
+            prefill_base_seconds,
+            prefill_token_seconds,
+            decode_base_seconds,
+            decode_sequence_seconds,
+        } = other;
+        Self {
+            prefill_base_seconds: self.prefill_base_seconds.min(prefill_base_seconds),
+            prefill_token_seconds: self.prefill_token_seconds.min(prefill_token_seconds),
+            decode_base_seconds: self.decode_base_seconds.min(decode_base_seconds),
+            decode_sequence_seconds: self.decode_sequence_seconds.min(decode_sequence_seconds),
+        }
+    }
 }
 
 /// Error above which a pool does not trust its predictions.
@@ -262,6 +280,8 @@ pub(crate) struct Learnt {
     shared_decode_error: f32,
     distinct_prefill: bool,
     distinct_decode: bool,
+    doubted_prefill: bool,
+    doubted_decode: bool,
 }
 
 impl Default for Learnt {
@@ -272,6 +292,8 @@ impl Default for Learnt {
             shared_decode_error: PRIOR_ERROR,
             distinct_prefill: false,
             distinct_decode: false,
+            doubted_prefill: false,
+            doubted_decode: false,
         }
     }
 }
@@ -297,18 +319,44 @@ impl Learnt {
         }
     }
 
+    /// A request goes there after long without any: if what it shows fits the pool's rates better,
+    /// or it shows nothing and another has to be sent, the own rates were out of date.
+    pub(crate) fn doubt(&mut self, shared: &Speeds) {
+        if core::mem::replace(&mut self.doubted_prefill, self.distinct_prefill) {
+            self.forget_prefill(shared);
+        }
+        if core::mem::replace(&mut self.doubted_decode, self.distinct_decode) {
+            self.forget_decode(shared);
+        }
+    }
+
+    fn forget_prefill(&mut self, shared: &Speeds) {
+        self.own.prefill = shared.prefill;
+        self.shared_prefill_error = shared.prefill.error;
+        (self.distinct_prefill, self.doubted_prefill) = (false, false);
+    }
+
+    fn forget_decode(&mut self, shared: &Speeds) {
+        self.own.decode = shared.decode;
+        self.shared_decode_error = shared.decode.error;
+        (self.distinct_decode, self.doubted_decode) = (false, false);
+    }
+
     /// A first token came `seconds` after the dispatch with `tokens` to compute until then.
     /// Returns the relative error of the rates that were gone by.
     pub(crate) fn first_token(&mut self, shared: &mut Speeds, tokens: f32, seconds: f32) -> f32 {
         let (tokens, seconds) = (f64::from(tokens), f64::from(seconds));
         let by_own = self.own.prefill.relative_error(tokens, seconds);
         let by_shared = shared.prefill.relative_error(tokens, seconds);
-        blend(&mut self.shared_prefill_error, by_shared);
-        let gone_by = if self.distinct_prefill {
+        let gone_by = if self.distinct_prefill && !self.doubted_prefill {
             by_own
         } else {
             by_shared
         };
+        if core::mem::take(&mut self.doubted_prefill) && by_shared < by_own {
+            self.forget_prefill(shared);
+        }
+        blend(&mut self.shared_prefill_error, by_shared);
         self.own.prefill.learn(tokens, seconds);
         shared.prefill.learn(tokens, seconds);
         self.own.refresh();
@@ -321,10 +369,12 @@ impl Learnt {
     /// Tokens came every `seconds` while `sequences` were computed.
     pub(crate) fn decoded(&mut self, shared: &mut Speeds, sequences: f32, seconds: f32) {
         let (sequences, seconds) = (f64::from(sequences), f64::from(seconds));
-        blend(
-            &mut self.shared_decode_error,
-            shared.decode.relative_error(sequences, seconds),
-        );
+        let by_own = self.own.decode.relative_error(sequences, seconds);
+        let by_shared = shared.decode.relative_error(sequences, seconds);
+        if core::mem::take(&mut self.doubted_decode) && by_shared < by_own {
+            self.forget_decode(shared);
+        }
+        blend(&mut self.shared_decode_error, by_shared);
         self.own.decode.learn(sequences, seconds);
         shared.decode.learn(sequences, seconds);
         self.own.refresh();

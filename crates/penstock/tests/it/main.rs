@@ -25,3 +25,4 @@ mod servers;
 mod streams;
 mod telemetry;
 mod tidy;
+mod vanish;

@@ -10,6 +10,7 @@ use crate::books::{Booking, Lesson};
 use crate::decision::{Basis, Decision, Row, Table};
 use crate::endpoint::{EndpointId, Load, Member};
 use crate::names::NameId;
+use crate::rates::Rates;
 use crate::saturation;
 use crate::spec::Profile;
 use crate::terms::{ADAPTER, Adapter, AskNumbers, Candidate, TERMS};
@@ -19,6 +20,10 @@ use crate::terms::{ADAPTER, Adapter, AskNumbers, Candidate, TERMS};
 pub(super) const FEW_ADAPTERS: usize = 4;
 /// What loading an adapter costs until it was seen, in seconds. An estimate.
 pub(super) const LOAD_PRIOR_SECONDS: f32 = 0.5;
+/// An idle endpoint that got no request in the time in which this many went to a mean member is
+/// doubted to be as slow as it was: it is taken for as fast as the fastest. An estimate: often
+/// enough to see a cure soon, seldom enough for a server that is slow indeed.
+const DOUBTED_AFTER: u32 = 8;
 
 impl Pool {
     pub(super) fn empty_table() -> Table {
@@ -62,6 +67,7 @@ impl Pool {
         for slot in &of.kept.slots {
             self.candidates_of(*slot, ask, (&of.names, least), table);
         }
+        self.trust_the_doubted(&mut table.rows);
         let held = table.rows.iter().map(|row| row.candidate.held_blocks);
         table.ask.best_held_blocks = held.max().unwrap_or(0);
     }
@@ -166,6 +172,32 @@ impl Pool {
         }
     }
 
+    /// Gives the benefit of the doubt to endpoints that could not show their speed for long.
+    fn trust_the_doubted(&self, rows: &mut [Row]) {
+        let is_doubted = |row: &Row| {
+            let at = row.candidate.endpoint.slot as usize;
+            let (load, member) = (self.loads.get(at), self.members.get(at));
+            load.zip(member)
+                .is_some_and(|(load, member)| self.is_doubted(load, member))
+        };
+        if !rows.iter().any(is_doubted) {
+            return;
+        }
+        let rates = rows.iter().map(|row| row.candidate.rates);
+        let Some(fastest) = rates.reduce(Rates::least) else {
+            return;
+        };
+        for row in rows.iter_mut().filter(|row| is_doubted(row)) {
+            row.candidate.rates = fastest;
+        }
+    }
+
+    /// Whether an endpoint has been without requests for so long that its rates say little.
+    fn is_doubted(&self, load: &Load, member: &Member) -> bool {
+        let passed_over = self.turn.wrapping_sub(member.chosen_at_turn);
+        load.in_flight == 0 && passed_over >= DOUBTED_AFTER.saturating_mul(self.member_count)
+    }
+
     fn adapter(&self, slot: u32, id: Option<NameId>) -> Adapter {
         let Some(name) = id.and_then(|id| self.names.get(id)) else {
             return Adapter::NotNeeded;
@@ -186,6 +218,20 @@ impl Pool {
             Adapter::Absent
         } else {
             Adapter::AbsentAndFull
+        }
+    }
+
+    fn note_turn(&mut self, slot: u32) {
+        let at = slot as usize;
+        let (Some(load), Some(member)) = (self.loads.get(at), self.members.get(at)) else {
+            return;
+        };
+        let doubted = self.is_doubted(load, member);
+        if let Some(member) = self.members.get_mut(at) {
+            member.chosen_at_turn = self.turn;
+            if doubted {
+                member.learnt.doubt(&self.shared);
+            }
         }
     }
 
@@ -224,6 +270,7 @@ impl Pool {
         };
         let (winner, target, held_blocks) =
             (candidate.endpoint, candidate.target, candidate.held_blocks);
+        self.note_turn(winner.slot);
         let reservation = self.book(booking);
         let table = Some(table);
         Some(Decision {

@@ -46,7 +46,7 @@ pub(super) async fn attempt(
         let sent = send(sending, client, x, &mut upstream, target).await;
         let begun = match sent {
             Ok(()) => {
-                let deadline = head_deadline(sending);
+                let deadline = head_deadline(sending, endpoint);
                 relay::begin(client, &mut upstream, x, sending.limits, deadline).await
             }
             Err(failure) => Err(failure),
@@ -68,11 +68,12 @@ pub(super) async fn attempt(
     }
 }
 
-fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
-    let now = clock::now();
+fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
+    let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
+        endpoint,
     };
     if let Some(within) = sending.timeouts.backend_request
         && now + within < deadline.due
@@ -85,6 +86,7 @@ fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
         deadline = HeadDeadline {
             due,
             cause: Cause::RouteTimeout,
+            endpoint,
         };
     }
     deadline
@@ -139,7 +141,7 @@ async fn send(
     };
     x.head.write(framing, &mut head);
     let mut done = 0;
-    client.set_deadline(Some(clock::now() + limits.write_stall));
+    client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
         let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
         if written.is_ready() {

@@ -124,6 +124,51 @@ fn a_slower_endpoint_gets_less() {
     assert!((3.0..5.0).contains(&share), "{in_flight:?}");
 }
 
+/// Serves a stream of 64 tokens on a chosen endpoint, or on the one that `only` names, at that
+/// endpoint's seconds per token. Returns which it was.
+fn stream(bed: &mut Bed, only: Option<usize>, paces: &[f32]) -> usize {
+    let none = Held::default();
+    let (index, reservation) = match only {
+        Some(index) => (index, bed.burden(index, 500)),
+        None => {
+            let decision = bed.go(&plain(500, &none));
+            (bed.index(decision.winner), decision.reservation)
+        }
+    };
+    bed.pass(15);
+    bed.first_token(reservation);
+    bed.now = bed.now.plus_seconds(63.0 * paces[index]);
+    let end = Outcome {
+        completion_tokens: 64,
+        prompt_tokens: 500,
+        ..outcome(Finished::Complete)
+    };
+    bed.pool.finish(bed.now, reservation, end);
+    index
+}
+
+/// Requests of 200 that the second of two endpoints gets at `paces`, after it was ten times slower.
+fn to_the_slow_one(paces: [f32; 2]) -> usize {
+    let mut bed = Bed::patient(2);
+    for round in 0..40 {
+        stream(&mut bed, Some(round % 2), &[0.006, 0.06]);
+    }
+    assert_eq!(stream(&mut bed, None, &paces), 0, "it is known to be slow");
+    (0..200).map(|_| stream(&mut bed, None, &paces)).sum()
+}
+
+#[test]
+fn an_endpoint_that_was_slow_for_a_while_is_used_again() {
+    let requests = to_the_slow_one([0.006, 0.006]);
+    assert!((60..=120).contains(&requests), "{requests} of 200");
+}
+
+#[test]
+fn one_that_stays_slow_is_asked_now_and_then_only() {
+    let requests = to_the_slow_one([0.006, 0.06]);
+    assert!((5..=15).contains(&requests), "{requests} of 200");
+}
+
 #[test]
 fn without_trust_in_speeds_uncached_tokens_decide_and_the_table_says_so() {
     let mut bed = Bed::patient(2);
