@@ -23,6 +23,7 @@ mod readme;
 mod retries;
 mod servers;
 mod streams;
+mod stress;
 mod telemetry;
 mod tidy;
 mod vanish;
