@@ -50,7 +50,7 @@ pub use snapshot::{
 };
 pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,
-    Statuses, Truth,
+    SocketState, Statuses, Truth,
 };
 pub use table::{RequestView, RouteMatch, RouteTable};
 

@@ -1,7 +1,7 @@
 //! What became of each object, in the API's own words: condition types, reasons, messages.
 //!
 //! A condition points into its object by field path; file, line and column are looked up only when
-//! printed. `Programmed` is never true here: only a proxy that serves a listener can say so.
+//! printed. `Programmed` is never true before a proxy said that it serves (`status/programmed.rs`).
 
 use std::fmt;
 
@@ -9,6 +9,9 @@ use serde::{Serialize, Serializer};
 
 use crate::name::ObjectName;
 use crate::objects::{Kind, Origin};
+
+mod programmed;
+pub use programmed::SocketState;
 
 /// True, false or not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +52,8 @@ pub enum Reason {
     ListenersNotValid,
     InvalidParameters,
     UnsupportedAddress,
+    AddressNotUsable,
+    PortUnavailable,
     UnsupportedProtocol,
     UnsupportedValue,
     InvalidRouteKinds,

@@ -2,7 +2,8 @@
 //!
 //! A file is looked at by length and modification time each round, and read again only if one of
 //! them changed, or if its last change is so recent that another one could hide behind the same
-//! time. An edit is taken whole or not at all: while any file has an error, the last good objects
+//! time. A change counts once a second look, a moment later, finds no further one: editors write in
+//! pieces, and an empty file is valid. An edit is taken whole or not at all: while any file has an error, the last good objects
 //! stay and the errors are reported beside them.
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use config::yaml::{self, Decoded};
 use config::{ConfigError, Objects};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,11 @@ const DEPTH: usize = 16;
 const FILES: usize = 10_000;
 /// A change younger than this may hide another one with the same modification time.
 const SETTLED: Duration = Duration::from_secs(3);
+
+/// How long files must stay as they are before a change counts, if rounds are not faster anyway.
+const SETTLING: Duration = Duration::from_millis(50);
+/// Rounds after which a change counts although files go on changing.
+const MOST_UNSETTLED: u32 = 20;
 
 /// What was read from files.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +51,21 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     Files::default().read(paths, &Objects::default())
 }
 
+/// Files under watch: what they say now, and a way to look at once.
+#[derive(Clone, Debug)]
+pub struct Watching {
+    /// The newest state; the first is there from the start.
+    pub loaded: watch::Receiver<Arc<Loaded>>,
+    asked: Arc<Notify>,
+}
+
+impl Watching {
+    /// Reads every file again now, whatever its length and time say.
+    pub fn look_now(&self) {
+        self.asked.notify_one();
+    }
+}
+
 /// Watches files and directories, every `interval`, until `cancel`. The task belongs to `tracker`;
 /// the first state is in the channel when this returns.
 pub async fn watch(
@@ -52,19 +73,29 @@ pub async fn watch(
     interval: Duration,
     cancel: CancellationToken,
     tracker: &TaskTracker,
-) -> watch::Receiver<Arc<Loaded>> {
+) -> Watching {
     let mut watched = Watched {
         paths,
-        files: Files::default(),
-        current: Arc::default(),
+        ..Watched::default()
     };
     watched = watched.look().await.unwrap_or_default();
-    let (sender, receiver) = watch::channel(Arc::clone(&watched.current));
+    let (sender, loaded) = watch::channel(Arc::clone(&watched.current));
+    let asked = Arc::<Notify>::default();
+    let watching = Watching {
+        loaded,
+        asked: Arc::clone(&asked),
+    };
     tracker.spawn(async move {
         loop {
+            let pause = if watched.unsettled > 0 {
+                SETTLING.min(interval)
+            } else {
+                interval
+            };
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = tokio::time::sleep(interval) => {}
+                () = tokio::time::sleep(pause) => {}
+                () = asked.notified() => watched.files.distrust(),
             }
             let before = Arc::clone(&watched.current);
             match watched.look().await {
@@ -76,7 +107,7 @@ pub async fn watch(
             }
         }
     });
-    receiver
+    watching
 }
 
 /// The state between two rounds.
@@ -85,6 +116,8 @@ struct Watched {
     paths: Vec<PathBuf>,
     files: Files,
     current: Arc<Loaded>,
+    /// Rounds in a row that found a change which has not been taken yet.
+    unsettled: u32,
 }
 
 impl Watched {
@@ -106,9 +139,15 @@ impl Watched {
 
     fn round(&mut self) {
         let is_first = self.current.version == 0 && self.current.errors.is_empty();
-        if !self.files.refresh(&self.paths) && !is_first {
+        let is_changed = self.files.refresh(&self.paths);
+        if is_changed && !is_first && self.unsettled < MOST_UNSETTLED {
+            self.unsettled += 1;
             return;
         }
+        if self.unsettled == 0 && !is_first {
+            return;
+        }
+        self.unsettled = 0;
         let mut next = self.files.decode(&self.current.objects);
         if next.errors.is_empty() {
             next.version = self.current.version + 1;
@@ -161,6 +200,13 @@ impl Files {
             changed |= self.look(path);
         }
         changed
+    }
+
+    /// Makes the next look read every file, also those whose length and time are the same.
+    fn distrust(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.is_settled = false;
+        }
     }
 
     /// Reads a file if it may have changed; whether it did.

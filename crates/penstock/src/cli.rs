@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const DEFAULT_LISTEN: &str = "127.0.0.1:4000";
 const DEFAULT_ADMIN: &str = "127.0.0.1:4001";
@@ -70,10 +71,13 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   penstock run
   penstock run --endpoint http://127.0.0.1:8000 --endpoint http://127.0.0.1:8001
-  penstock run manifests/ --listen 0.0.0.0:4000
+  penstock run gateway.yaml
+  penstock run manifests/ --watch-interval 200ms
 
 Then:
-  curl http://127.0.0.1:4000/v1/models";
+  curl http://127.0.0.1:4000/v1/models
+
+Signals: SIGHUP reads the files again at once; SIGTERM and SIGINT let requests under way end.";
 
 /// Options of `penstock run`.
 #[derive(Debug, Args)]
@@ -82,7 +86,7 @@ pub(crate) struct RunArgs {
     #[arg(value_name = "FILE or DIR")]
     pub(crate) paths: Vec<PathBuf>,
     /// A model server to put behind the address; repeat for more.
-    #[arg(long = "endpoint", value_name = "URL")]
+    #[arg(long = "endpoint", value_name = "URL", conflicts_with = "paths")]
     pub(crate) endpoints: Vec<String>,
     /// Where clients connect. Files name their own listeners; then this is not used.
     #[arg(long, env = "PENSTOCK_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
@@ -104,9 +108,23 @@ pub(crate) struct RunArgs {
     /// Do not tell in responses which endpoint served and why.
     #[arg(long)]
     pub(crate) no_explain_headers: bool,
-    /// Let a client's inference headers raise its priority (only behind a trusted proxy).
-    #[arg(long)]
+    /// Let a client's inference headers raise its priority (only behind a trusted proxy). In files this is
+    /// `trustInferenceHeaders`.
+    #[arg(long, conflicts_with = "paths")]
     pub(crate) trust_inference_headers: bool,
+    /// How often files are looked at for changes.
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "TIME")]
+    pub(crate) watch_interval: Duration,
+    /// How long requests under way may take to end after SIGTERM or SIGINT.
+    #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// Reads `500ms`, `2s`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let value = config::ApiDuration::parse(text).map(|duration| duration.value());
+    let value = value.filter(|value| !value.is_zero());
+    value.ok_or_else(|| "write a time above zero such as 500ms, 2s or 1m".to_owned())
 }
 
 const MOCK_EXAMPLES: &str = "\
@@ -166,7 +184,7 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "FILE or DIR", required_unless_present = "endpoints")]
     pub(crate) paths: Vec<PathBuf>,
     /// A model server, as for `penstock run`.
-    #[arg(long = "endpoint", value_name = "URL")]
+    #[arg(long = "endpoint", value_name = "URL", conflicts_with = "paths")]
     pub(crate) endpoints: Vec<String>,
     /// The address of the listener that goes with `--endpoint`.
     #[arg(long, default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]

@@ -14,7 +14,7 @@ pub(crate) const PORTS: [(u16, &str); 5] = [
 ];
 
 /// A server on this machine answers or refuses at once; one that hangs is not waited for.
-const DEADLINE: Duration = Duration::from_millis(400);
+const DEADLINE: Duration = Duration::from_millis(600);
 const MOST_BYTES: u64 = 1 << 20;
 
 /// A model server that was found.
@@ -43,12 +43,16 @@ pub(crate) fn local(ours: &[u16]) -> Vec<Found> {
 
 /// Whether `address` answers `GET /v1/models` as an OpenAI-compatible server does.
 fn serves_models(address: SocketAddr) -> bool {
-    answer(address).is_ok_and(|answer| {
-        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-        answer.starts_with("HTTP/1.1 200") && body.contains("\"data\"")
-            // Another gateway of ours would send requests round in circles.
-            && !answer.to_ascii_lowercase().contains("x-penstock")
-    })
+    let Ok(answer) = answer(address) else {
+        return false;
+    };
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let is_good = head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.0 200");
+    // Another gateway of ours would send requests round in circles.
+    let is_ours = head
+        .lines()
+        .any(|line| line.to_ascii_lowercase().trim() == "server: penstock");
+    is_good && !is_ours && body.contains("\"data\"")
 }
 
 fn answer(address: SocketAddr) -> std::io::Result<String> {
@@ -59,7 +63,11 @@ fn answer(address: SocketAddr) -> std::io::Result<String> {
         format!("GET /v1/models HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MOST_BYTES).read_to_end(&mut answer)?;
+    let read = stream.take(MOST_BYTES).read_to_end(&mut answer);
+    // A server that keeps the connection open has said enough by then.
+    if answer.is_empty() {
+        read?;
+    }
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -88,6 +96,9 @@ mod tests {
         )));
         assert!(!serves_models(server(
             "HTTP/1.1 200 OK\r\n\r\n<html></html>"
+        )));
+        assert!(!serves_models(server(
+            "HTTP/1.1 200 OK\r\nserver: penstock\r\n\r\n{\"data\":[]}"
         )));
         assert!(!serves_models(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
     }

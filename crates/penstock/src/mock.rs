@@ -30,14 +30,12 @@ pub(crate) fn run(args: MockArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut signals = crate::run::Signals::new()?;
         let stop = CancellationToken::new();
         let serving = server.serve(stop.clone());
         tokio::select! {
             served = serving => served?,
-            signalled = crate::run::signalled() => {
-                signalled?;
-                stop.cancel();
-            }
+            () = signals.end() => stop.cancel(),
         }
         Ok(ExitCode::SUCCESS)
     })

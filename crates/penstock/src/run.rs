@@ -1,16 +1,20 @@
 //! `penstock run`: wiring, in order. Configuration, sockets, admin, signals, end.
 //!
 //! Objects come from files, from `--endpoint`, from servers found on this machine, or from two
-//! simulated ones. All go the same way: compile, resolve members, apply.
+//! simulated ones. All go the same way: compile, resolve members, apply (`run/serving.rs`).
 
 mod banner;
 mod members;
+mod serving;
+mod signals;
 pub(crate) mod source;
 
-use crate::admin::{Admin, Configuration};
+use crate::admin::Admin;
 use crate::cli::RunArgs;
 use anyhow::Context;
 use proxy::{AccessLog, Limits, Proxy, Settings};
+use serving::Serving;
+pub(crate) use signals::Signals;
 use source::Source;
 use std::fs::OpenOptions;
 use std::process::ExitCode;
@@ -20,21 +24,21 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often names of endpoints are resolved again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args))
+    let served = runtime.block_on(serve(args));
+    // Threads that wait for requests which were given up must not hold the process.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let mut signals = Signals::new()?;
+    let (tasks, servers) = (Tasks::default(), Tasks::default());
     let admin_listener = bind_admin(&args).await?;
-    let mut source = match Source::open(&args, &stop, &tasks).await {
+    let source = match Source::open(&args, &tasks, &servers).await {
         Ok(source) => source,
         Err(refused) => {
             eprint!("{refused}");
@@ -44,91 +48,74 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let proxy = Arc::new(Proxy::start(settings(&args)?).context("cannot start the workers")?);
     let admin = Admin::new(proxy.clone());
     let admin_address = admin_listener.local_addr()?;
-    tasks.spawn(admin.clone().serve(admin_listener, stop.clone()));
+    tasks
+        .tracker
+        .spawn(admin.clone().serve(admin_listener, tasks.stop.clone()));
 
-    let applied = apply(&proxy, &admin, &mut source).await;
-    if let Some(error) = applied
+    let mut serving = Serving::new(proxy, admin, source);
+    let applied = serving.apply().await;
+    let mut failed = applied
         .binds
         .iter()
-        .find_map(|bound| bound.result.as_ref().err())
-    {
+        .filter_map(|bound| bound.result.as_ref().err());
+    if let Some(error) = failed.next() {
         anyhow::bail!("{error}");
     }
-    admin.set_ready(true);
-    banner::print(&source, &proxy.live().snapshot, &applied, admin_address);
+    serving.admin.set_ready(true);
+    let snapshot = serving.proxy.live().snapshot.clone();
+    banner::print(&serving.source, &snapshot, &applied, admin_address);
 
-    let ended = follow(&proxy, &admin, &mut source).await;
+    serving.follow(&mut signals).await;
+    let ending = end(serving, tasks, servers);
+    Ok(within(args.drain_timeout, &mut signals, ending).await)
+}
+
+/// Tasks of one kind, which end together.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Tasks {
+    async fn end(self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// Stops accepting and lets requests end; the simulated servers go last, since requests need them.
+async fn end(serving: Serving, tasks: Tasks, servers: Tasks) {
+    let Serving { proxy, admin, .. } = serving;
     admin.set_ready(false);
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
     drop(admin);
     // The last owner: the workers finish what is under way.
-    if let Some(proxy) = Arc::into_inner(proxy) {
-        tokio::task::spawn_blocking(move || proxy.stop()).await?;
+    if let Some(proxy) = Arc::into_inner(proxy)
+        && let Err(error) = tokio::task::spawn_blocking(move || proxy.stop()).await
+    {
+        tracing::error!(%error, "the workers did not end as they should");
     }
-    ended
+    servers.end().await;
 }
 
-/// Compiles what the source has now and puts it in force.
-async fn apply(proxy: &Proxy, admin: &Admin, source: &mut Source) -> proxy::Applied {
-    let compiled = source.compile();
-    let members = members::resolve(source.objects(), &compiled.snapshot).await;
-    let applied = proxy.apply(compiled.snapshot, &members);
-    for bound in &applied.binds {
-        if let Err(error) = &bound.result {
-            tracing::error!(%error, "a listener is not served");
-        }
-    }
-    let refused = source.refused();
-    admin.set_configuration(Configuration {
-        statuses: compiled.statuses,
-        refused,
-    });
-    applied
-}
-
-/// Follows changes until a signal ends the process.
-async fn follow(proxy: &Proxy, admin: &Admin, source: &mut Source) -> anyhow::Result<ExitCode> {
-    let mut end = std::pin::pin!(signalled());
-    let mut again = tokio::time::interval(RESOLVE_EVERY);
-    again.tick().await;
-    loop {
-        tokio::select! {
-            signalled = &mut end => return signalled.map(|()| ExitCode::SUCCESS),
-            changed = source.changed() => {
-                if changed {
-                    apply(proxy, admin, source).await;
-                } else {
-                    refuse(admin, source);
-                }
-            }
-            _ = again.tick() => {
-                let live = proxy.live();
-                let members = members::resolve(source.objects(), &live.snapshot).await;
-                proxy.apply_members(&members);
-            }
-        }
-    }
-}
-
-/// Keeps the last good configuration and shows what is wrong with the new one.
-fn refuse(admin: &Admin, source: &Source) {
-    let refused = source.refused();
-    for error in &refused {
-        tracing::error!(%error, "a change is refused; the last good configuration stays");
-    }
-    admin.set_refused(refused);
-}
-
-/// Returns at SIGTERM or SIGINT.
-pub(crate) async fn signalled() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Waits for the end for as long as `patience` lasts and nobody asks a second time.
+async fn within(
+    patience: Duration,
+    signals: &mut Signals,
+    ending: impl Future<Output = ()>,
+) -> ExitCode {
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = ending => ExitCode::SUCCESS,
+        () = signals.end() => {
+            tracing::warn!("ended by a second signal; requests under way are cut");
+            ExitCode::FAILURE
+        }
+        () = tokio::time::sleep(patience) => {
+            tracing::warn!(?patience, "requests were still under way and are cut");
+            ExitCode::FAILURE
+        }
     }
 }
 

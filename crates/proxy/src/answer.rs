@@ -67,7 +67,12 @@ pub(crate) async fn models_list(
     .unwrap_or_default();
     let mut out = OutBuffer::take();
     let [id] = headers::own_fields(x);
-    let fields = [("content-type", "application/json"), id];
+    // By this name another gateway that looks for model servers knows that here is none.
+    let fields = [
+        ("content-type", "application/json"),
+        ("server", "penstock"),
+        id,
+    ];
     http1::write_response(200, &fields, &body, x.keep_alive, &mut out);
     x.response.status = 200;
     x.response.head_sent = true;

@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     /// The objective named by a trusted header.
     pub(crate) objective: Option<String>,
     pub(crate) rule: Option<Arc<Rule>>,
+    /// Position of the chosen backend in the rule.
+    pub(crate) backend: usize,
     /// Length of the path prefix that the rule matched, for rewrites.
     pub(crate) matched_prefix: usize,
     /// The socket address that the request came in by.
@@ -152,6 +154,7 @@ impl Exchange {
             model: String::new(),
             objective: None,
             rule: None,
+            backend: 0,
             matched_prefix: 0,
             bind: SocketAddr::from(([0, 0, 0, 0], 0)),
             trusted: false,
@@ -180,6 +183,7 @@ impl Exchange {
         self.objective = None;
         self.renamed = false;
         self.rule = None;
+        self.backend = 0;
         self.pool = None;
         self.chain.clear();
         self.believed_blocks = 0;

@@ -140,6 +140,7 @@ async fn pick(
         body_bytes: x.body.bytes().len() as u32,
         exclude: &exclude,
         is_retry: !x.attempts.is_empty(),
+        streams: peek.is_some_and(|peek| peek.stream),
     };
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
@@ -199,7 +200,7 @@ async fn one(
     x.attempts.push(Attempt {
         endpoint: endpoint.id,
         name: endpoint.name.clone(),
-        started: clock::now(),
+        started: clock::coarse(),
         failure: None,
     });
     let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
@@ -221,7 +222,7 @@ async fn answered(
     (lease, endpoint, target): (&mut Lease, &Endpoint, Option<&str>),
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
-    let status = begun.reply.head.status();
+    let status = begun.reply.status();
     if retry::is_engine_trouble(status) && sending.pool.endpoints().len() > x.attempts.len() {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
@@ -247,6 +248,8 @@ async fn answered(
 /// What the picker learns from a try.
 fn outcome(x: &Exchange, failure: Option<&Failure>) -> Outcome {
     let result = match failure.map(|failure| failure.cause) {
+        // The route's patience ended without a word from the engine.
+        Some(Cause::RouteTimeout) if !x.response.head_sent => Finished::Failed(FailureKind::Hang),
         Some(cause) => by_cause(cause),
         None => by_status(x.response.status),
     };
@@ -306,7 +309,7 @@ fn remember(
 ) {
     let Some(table) = decision.table else { return };
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
-    let now = clock::now();
+    let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
     pool.decisions.push(Record {
         decision: x.decision,

@@ -64,7 +64,7 @@ fn look_by(due: Micros, limits: &Limits) -> Micros {
 /// A decided answer: the reply and the bytes for the client that are ready so far.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) reply: Reply,
+    pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
     pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
@@ -82,7 +82,7 @@ pub(crate) async fn begin(
     limits: &Limits,
     deadline: HeadDeadline<'_>,
 ) -> Result<Begun, Failure> {
-    let mut reply = Reply::new(x, limits);
+    let mut reply = Box::new(Reply::new(x, limits));
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut received = false;
@@ -125,7 +125,7 @@ pub(crate) async fn begin(
                 raw: Some(raw),
             });
         } else if reply.holds() {
-            client.set_deadline(Some(clock::now() + limits.first_event_hold));
+            client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
         if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
             client.set_deadline(None);
@@ -203,7 +203,7 @@ pub(crate) async fn finish(
     x: &mut Exchange,
     mut way: Way<'_>,
     begun: Begun,
-) -> Result<Reply, Failure> {
+) -> Result<Box<Reply>, Failure> {
     let Begun {
         mut reply,
         ready,
@@ -213,7 +213,7 @@ pub(crate) async fn finish(
     let mut head = OutBuffer::take();
     reply.write_head(x, client, &mut head);
     x.response.head_sent = true;
-    x.response.status = reply.head.status();
+    x.response.status = reply.status();
     let body = match &raw {
         Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
         None => &[],
@@ -240,7 +240,7 @@ async fn stream(
     let mut idle_at = Micros(0);
     while !reply.is_done() {
         client.flush(limits).await?;
-        let now = clock::now();
+        let now = clock::coarse();
         if core::mem::take(&mut heard) {
             idle_at = now + limits.stream_idle;
         }

@@ -29,7 +29,7 @@ pub(crate) async fn serve(
     x.keep_alive = x.head.keep_alive() && !client.is_draining();
     x.explain = shared.explain;
     let live = local.live();
-    if let Err(failure) = stages(local, shared, &live, client, x).await {
+    if let Err(failure) = stages(local, shared, live, client, x).await {
         fail(shared, client, x, failure).await;
     }
     record(local, x);
@@ -39,16 +39,16 @@ pub(crate) async fn serve(
 async fn stages(
     local: &Local,
     shared: &Arc<Shared>,
-    live: &Live,
+    live: Arc<Live>,
     client: &mut Client,
     x: &mut Exchange,
 ) -> Result<(), Failure> {
     headers::admit(local, x);
     understand(x)?;
-    if answer::models_list(shared, live, client, x).await? {
+    if answer::models_list(shared, &live, client, x).await? {
         return Ok(());
     }
-    route::find(live, x)?;
+    route::find(&live, x)?;
     let Some(rule) = x.rule.clone() else {
         return Ok(());
     };
@@ -66,6 +66,11 @@ async fn stages(
         let message = "the rule has no backend that may be used";
         return Err(Failure::new(Phase::Route, Cause::NoBackend, message));
     };
+    let position = rule
+        .backends
+        .iter()
+        .position(|one| std::ptr::eq(one, backend));
+    x.backend = position.unwrap_or_default();
     if let Some(redirect) = policies::request(&backend.filters, x) {
         return answer::redirect(client, x, &redirect).await;
     }
@@ -85,6 +90,8 @@ async fn stages(
         return Err(Failure::new(Phase::Route, Cause::InvalidBackend, message));
     };
     x.pool = Some(pool.clone());
+    // A stream may last for hours: it holds its rule and its pool, not the whole configuration.
+    drop(live);
     forward::forward(local, shared, client, x, &pool).await
 }
 
@@ -103,7 +110,7 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
         x.model.push_str(&model);
-        x.head.set(headers::MODEL_NAME, x.model.as_bytes());
+        x.head.add(headers::MODEL_NAME, x.model.as_bytes());
     }
     x.peek = Some(peek);
     Ok(())

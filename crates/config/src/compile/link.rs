@@ -247,13 +247,11 @@ impl<'a> Linker<'a> {
         };
         let target = match (resolved, filters) {
             (Resolved::Invalid { message, .. }, _) | (_, Err(message)) => invalid(message),
-            (Resolved::Pool(name), Ok(_)) => {
-                let pool = self.pools.get(name);
-                pool.map_or_else(
-                    || invalid("the pool is gone"),
-                    |pool| Target::Pool(pool.clone()),
-                )
-            }
+            (Resolved::Pool(name), Ok(_)) => match self.pools.get(name) {
+                None => invalid("the pool is gone"),
+                Some(pool) => pools::unserved(pool)
+                    .map_or_else(|| Target::Pool(pool.clone()), |reason| invalid(&reason)),
+            },
             (Resolved::Service(port), Ok(_)) => self.services.get(port).map_or_else(
                 || invalid("the service is gone"),
                 |service| Target::Service(service.clone()),

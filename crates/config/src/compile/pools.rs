@@ -95,6 +95,22 @@ pub(super) fn lower(
     })
 }
 
+/// Why nothing is sent to a pool: an endpoint picker that must be asked and cannot be. One that may
+/// be passed over (`failureMode: FailOpen`) is, as if it did not answer.
+pub(super) fn unserved(pool: &PoolConfig) -> Option<String> {
+    match &pool.picker_kind {
+        PickerKind::External {
+            service,
+            fail_open: false,
+            ..
+        } => Some(format!(
+            "the endpoint picker {service} cannot be asked yet: leave endpointPickerRef out, or set \
+             `picker: BuiltIn` in the Gateway's GatewayParameters"
+        )),
+        _ => None,
+    }
+}
+
 pub(super) fn app_protocol(name: Option<&str>) -> AppProtocol {
     match name {
         Some("kubernetes.io/h2c") => AppProtocol::H2c,
@@ -152,6 +168,7 @@ pub(super) fn report(
                 Truth::True,
                 Reason::ResolvedRefs,
             );
+            let pool = linker.pools.get(name);
             status.parents.push(ParentStatus {
                 gateway: gateway.name.clone(),
                 section_name: None,
@@ -159,7 +176,7 @@ pub(super) fn report(
                 reference: None,
                 ours: true,
                 conditions: vec![
-                    Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted),
+                    accepted(pool.and_then(|pool| unserved(pool))),
                     if built_in { fine } else { resolved.clone() },
                 ],
             });
@@ -172,6 +189,20 @@ pub(super) fn report(
             .conditions
             .push(policy_condition(objects, name, &entry.object));
         statuses.objects.push(status);
+    }
+}
+
+fn accepted(refusal: Option<String>) -> Condition {
+    let accepted = Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted);
+    match refusal {
+        None => accepted,
+        Some(message) => Condition {
+            status: Truth::False,
+            reason: Reason::NotSupportedByParent,
+            message,
+            path: "spec.endpointPickerRef".to_owned(),
+            ..accepted
+        },
     }
 }
 

@@ -129,6 +129,37 @@ fn watched(paths: &[PathBuf]) -> Watched {
     }
 }
 
+/// The round that sees a change and the one that finds no further change.
+fn settle(watched: &mut Watched) {
+    watched.round();
+    watched.round();
+}
+
+#[test]
+fn a_file_that_is_still_written_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    std::fs::write(&file, GOOD).unwrap();
+    let mut watched = watched(std::slice::from_ref(&file));
+    watched.round();
+    std::fs::write(&file, "").unwrap();
+    watched.round();
+    std::fs::write(&file, OTHER).unwrap();
+    watched.round();
+    assert_eq!(pools(&watched.current), ["default/a"], "not settled yet");
+    watched.round();
+    assert_eq!(pools(&watched.current), ["default/b"]);
+    for number in 0..=MOST_UNSETTLED {
+        std::fs::write(&file, GOOD.replace("name: a", &format!("name: a{number}"))).unwrap();
+        watched.round();
+    }
+    assert_ne!(
+        pools(&watched.current),
+        ["default/b"],
+        "it is not waited for ever"
+    );
+}
+
 #[test]
 fn a_bad_edit_is_refused_whole_and_the_last_good_stays() {
     let directory = tempfile::tempdir().unwrap();
@@ -149,7 +180,7 @@ fn a_bad_edit_is_refused_whole_and_the_last_good_stays() {
 
     std::fs::write(&one, BAD).unwrap();
     std::fs::remove_file(&two).unwrap();
-    watched.round();
+    settle(&mut watched);
     let refused = Arc::clone(&watched.current);
     assert!(
         Arc::ptr_eq(&refused.objects, &good.objects),
@@ -164,7 +195,7 @@ fn a_bad_edit_is_refused_whole_and_the_last_good_stays() {
     );
 
     std::fs::write(&one, OTHER).unwrap();
-    watched.round();
+    settle(&mut watched);
     assert_eq!(pools(&watched.current), ["default/b"]);
     assert_eq!(
         (errors(&watched.current), watched.current.version),
@@ -181,7 +212,7 @@ fn a_vanished_argument_is_named_and_the_last_good_stays() {
     let mut watched = watched(std::slice::from_ref(&file));
     watched.round();
     std::fs::remove_file(&file).unwrap();
-    watched.round();
+    settle(&mut watched);
     assert_eq!(pools(&watched.current), ["default/a"]);
     let shown = errors(&watched.current);
     assert!(
@@ -202,7 +233,7 @@ fn unchanged_objects_are_shared_between_states() {
     watched.round();
     let before = watched.current.objects.inference_pools[0].object.clone();
     std::fs::write(&two, "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n").unwrap();
-    watched.round();
+    settle(&mut watched);
     assert!(Arc::ptr_eq(
         &before,
         &watched.current.objects.inference_pools[0].object
@@ -216,10 +247,10 @@ async fn the_watcher_sends_changes_and_ends_when_cancelled() {
     std::fs::write(&file, GOOD).unwrap();
     let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
     let interval = Duration::from_millis(1);
-    let mut states = watch(vec![file.clone()], interval, cancel.clone(), &tracker).await;
+    let watching = watch(vec![file.clone()], interval, cancel.clone(), &tracker).await;
+    let mut states = watching.loaded.clone();
     assert_eq!(pools(&states.borrow_and_update().clone()), ["default/a"]);
     std::fs::write(&file, OTHER).unwrap();
-    // The file is empty for a moment while it is written, which is a state as well.
     states
         .wait_for(|state| pools(state) == ["default/b"])
         .await

@@ -14,72 +14,80 @@ pub(crate) fn print(source: &Source, snapshot: &Snapshot, applied: &Applied, adm
 }
 
 fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr) -> String {
-    let mut out = String::new();
-    let mut say = |line: &str| {
-        out.push_str(line);
-        out.push('\n');
-    };
-    match source.origin() {
-        Origin::Files => say("Serving the configuration in the given files."),
-        Origin::Endpoints => say("Serving the given endpoints."),
-        Origin::Found(found) => {
-            say("Found model servers on this machine:");
-            for one in found {
-                say(&format!(
-                    "  http://{} (the usual port of {})",
-                    one.address, one.usual
-                ));
-            }
-        }
-        Origin::Simulated(servers) => {
-            say("No model server answered on this machine's usual ports,");
-            say("so two SIMULATED servers were started. They answer with made-up words:");
-            for address in servers {
-                say(&format!("  http://{address}"));
-            }
-        }
-    }
-    let addresses: Vec<SocketAddr> = applied
+    let served = applied
         .binds
         .iter()
-        .filter_map(|bound| bound.result.as_ref().ok())
-        .map(|a| reachable(*a))
-        .collect();
-    say("");
-    for address in &addresses {
-        say(&format!("Address:  http://{address}/v1"));
-    }
+        .filter_map(|bound| bound.result.as_ref().ok());
+    let addresses: Vec<SocketAddr> = served.map(|address| reachable(*address)).collect();
+    let mut lines = where_from(source.origin());
+    lines.push(String::new());
+    let address = |address| format!("Address:  http://{address}/v1");
+    lines.extend(addresses.iter().map(address));
     if !models.is_empty() {
-        say(&format!("Models:   {}", models.join(", ")));
+        lines.push(format!("Models:   {}", models.join(", ")));
     }
-    say(&format!("Metrics:  http://{}/metrics", reachable(admin)));
+    lines.push(format!("Metrics:  http://{}/metrics", reachable(admin)));
     if let Some(address) = addresses.first() {
         let model = models.first().map_or("MODEL", String::as_str);
-        say("");
-        say("Try:");
-        say(&format!(
-            "  curl -N http://{address}/v1/chat/completions -H 'content-type: application/json' \\"
-        ));
-        say(&format!(
-            "    -d '{{\"model\":\"{model}\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
-        ));
-        say(&format!(
-            "  export OPENAI_BASE_URL=http://{address}/v1 OPENAI_API_KEY=none"
-        ));
+        lines.extend(to_try(*address, model));
     }
-    say("Next:");
-    let admin_flag = if admin.port() == 4001 {
+    lines.extend(what_next(source.origin(), admin));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn where_from(origin: &Origin) -> Vec<String> {
+    match origin {
+        Origin::Files => vec!["Serving the configuration in the given files.".to_owned()],
+        Origin::Endpoints => vec!["Serving the given endpoints.".to_owned()],
+        Origin::Found(found) => {
+            let mut lines = vec!["Found model servers on this machine:".to_owned()];
+            lines.extend(
+                found.iter().map(|one| {
+                    format!("  http://{} (the usual port of {})", one.address, one.usual)
+                }),
+            );
+            lines
+        }
+        Origin::Simulated(servers) => {
+            let mut lines = vec![
+                "No model server answered on this machine's usual ports,".to_owned(),
+                "so two SIMULATED servers were started. They answer with made-up words:".to_owned(),
+            ];
+            lines.extend(servers.iter().map(|address| format!("  http://{address}")));
+            lines
+        }
+    }
+}
+
+fn to_try(address: SocketAddr, model: &str) -> Vec<String> {
+    let body = format!(
+        r#"{{"model":"{model}","stream":true,"messages":[{{"role":"user","content":"hello"}}]}}"#
+    );
+    vec![
+        String::new(),
+        "Try:".to_owned(),
+        format!("  curl -N http://{address}/v1/chat/completions \\"),
+        format!("    -H 'content-type: application/json' -d '{body}'"),
+        format!("  export OPENAI_BASE_URL=http://{address}/v1 OPENAI_API_KEY=none"),
+    ]
+}
+
+fn what_next(origin: &Origin, admin: SocketAddr) -> Vec<String> {
+    let flag = if admin.port() == 4001 {
         String::new()
     } else {
         format!(" --admin http://{}", reachable(admin))
     };
-    say(&format!(
-        "  penstock why last{admin_flag}        why the last request went where it went"
-    ));
-    if matches!(source.origin(), Origin::Simulated(_)) {
-        say("  penstock run --endpoint http://HOST:PORT ...   your own model servers");
+    let mut lines = vec![
+        "Next:".to_owned(),
+        format!("  penstock why last{flag}   # why the last request went where it went"),
+    ];
+    if matches!(origin, Origin::Simulated(_)) {
+        let own = "  penstock run --endpoint http://HOST:PORT   # your own model servers";
+        lines.push(own.to_owned());
     }
-    out
+    lines
 }
 
 /// An address that can be pasted: a wildcard becomes loopback.

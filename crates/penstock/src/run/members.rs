@@ -1,80 +1,189 @@
 //! Members with addresses: names are resolved here, off the request path.
+//!
+//! A name that cannot be resolved keeps the addresses that it had: a failing name server takes no
+//! endpoint out of service.
 
 use config::{Address, Objects, Snapshot};
 use proxy::{Members, Resolved};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// All members of the pools and Services of a snapshot.
-pub(crate) async fn resolve(objects: &Objects, snapshot: &Snapshot) -> Members {
-    let mut members = Members::default();
-    for name in snapshot.pools.keys() {
-        let mut resolved = Vec::new();
-        for member in config::members(objects, name) {
-            add(&mut resolved, member.key, member.name, &member.address).await;
-        }
-        members.pools.insert(name.clone(), resolved);
-    }
-    for (port, service) in &snapshot.services {
-        let mut resolved = Vec::new();
-        for address in &service.endpoints {
-            add(
-                &mut resolved,
-                address.to_string(),
-                address.to_string(),
-                address,
-            )
-            .await;
-        }
-        members.services.insert(port.clone(), resolved);
-    }
-    members
+type Name = (String, u16);
+
+/// Addresses of endpoints that are known by name.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    known: BTreeMap<Name, Vec<SocketAddr>>,
 }
 
-async fn add(into: &mut Vec<Resolved>, key: String, name: String, address: &Address) {
-    match address {
-        Address::Ip(address) => into.push(Resolved {
-            key,
-            name,
-            address: *address,
-        }),
-        Address::Fqdn(host, port) => {
-            for address in look_up(host, *port).await {
-                let key = format!("{key}@{address}");
-                into.push(Resolved {
-                    key,
-                    name: name.clone(),
-                    address,
-                });
+/// Which names to look up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LookUp {
+    /// Those without an address.
+    New,
+    All,
+}
+
+/// An endpoint as configured.
+struct Wanted {
+    key: String,
+    name: String,
+    address: Address,
+}
+
+impl Names {
+    /// All members of the pools and Services of a snapshot.
+    pub(crate) async fn resolve(
+        &mut self,
+        objects: &Objects,
+        snapshot: &Snapshot,
+        which: LookUp,
+    ) -> Members {
+        let pools: Vec<_> = snapshot
+            .pools
+            .keys()
+            .map(|name| (name.clone(), of_pool(objects, name)))
+            .collect();
+        let services: Vec<_> = snapshot
+            .services
+            .iter()
+            .map(|(port, service)| (port.clone(), of_service(service)))
+            .collect();
+        let of_pools = pools.iter().flat_map(|(_, wanted)| wanted);
+        let of_services = services.iter().flat_map(|(_, wanted)| wanted);
+        self.look_up(of_pools.chain(of_services), which).await;
+        Members {
+            pools: pools
+                .into_iter()
+                .map(|(name, wanted)| (name, self.addresses(wanted)))
+                .collect(),
+            services: services
+                .into_iter()
+                .map(|(port, wanted)| (port, self.addresses(wanted)))
+                .collect(),
+        }
+    }
+
+    /// Asks for all names at once; forgets those that are not wanted any more.
+    async fn look_up(&mut self, wanted: impl Iterator<Item = &Wanted>, which: LookUp) {
+        let mut known = BTreeMap::new();
+        let mut asking = JoinSet::new();
+        for one in wanted {
+            let Address::Fqdn(host, port) = &one.address else {
+                continue;
+            };
+            let name = (host.clone(), *port);
+            if known.contains_key(&name) {
+                continue;
+            }
+            let addresses = self.known.remove(&name).unwrap_or_default();
+            if which == LookUp::All || addresses.is_empty() {
+                let name = name.clone();
+                asking.spawn(async move { (ask(&name).await, name) });
+            }
+            known.insert(name, addresses);
+        }
+        while let Some(asked) = asking.join_next().await {
+            if let Ok((Some(addresses), name)) = asked {
+                known.insert(name, addresses);
             }
         }
+        self.known = known;
+    }
+
+    fn addresses(&self, wanted: Vec<Wanted>) -> Vec<Resolved> {
+        let mut resolved = Vec::new();
+        for Wanted { key, name, address } in wanted {
+            match address {
+                Address::Ip(address) => resolved.push(Resolved { key, name, address }),
+                Address::Fqdn(host, port) => {
+                    let addresses = self.known.get(&(host, port)).into_iter().flatten();
+                    resolved.extend(addresses.map(|&address| Resolved {
+                        key: format!("{key}@{address}"),
+                        name: name.clone(),
+                        address,
+                    }));
+                }
+            }
+        }
+        resolved
     }
 }
 
-async fn look_up(host: &str, port: u16) -> Vec<SocketAddr> {
-    let asked = tokio::time::timeout(DEADLINE, tokio::net::lookup_host((host, port))).await;
-    match asked {
+fn of_pool(objects: &Objects, name: &config::ObjectName) -> Vec<Wanted> {
+    let wanted = |member: config::Member| Wanted {
+        key: member.key,
+        name: member.name,
+        address: member.address,
+    };
+    let members = config::members(objects, name);
+    members.into_iter().map(wanted).collect()
+}
+
+fn of_service(service: &config::ServiceConfig) -> Vec<Wanted> {
+    let wanted = |address: &Address| Wanted {
+        key: address.to_string(),
+        name: address.to_string(),
+        address: address.clone(),
+    };
+    service.endpoints.iter().map(wanted).collect()
+}
+
+/// The addresses of a name; `None` when there is no usable answer.
+async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
+    let lookup = tokio::net::lookup_host((host.as_str(), *port));
+    match tokio::time::timeout(DEADLINE, lookup).await {
         Ok(Ok(addresses)) => {
             let mut addresses: Vec<SocketAddr> = addresses.collect();
             // A name that has both kinds of address is one server: take the first family.
-            let first_is_v4 = addresses.first().is_some_and(SocketAddr::is_ipv4);
+            let first_is_v4 = addresses.first()?.is_ipv4();
             addresses.retain(|address| address.is_ipv4() == first_is_v4);
             addresses.sort();
             addresses.dedup();
-            addresses
+            Some(addresses)
         }
         Ok(Err(error)) => {
             tracing::warn!(host, %error, "cannot resolve an endpoint's name");
-            Vec::new()
+            None
         }
         Err(_) => {
             tracing::warn!(
                 host,
                 "no answer in time to the question for an endpoint's name"
             );
-            Vec::new()
+            None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(host: &str) -> Wanted {
+        Wanted {
+            key: host.to_owned(),
+            name: host.to_owned(),
+            address: Address::Fqdn(host.to_owned(), 80),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fails_keeps_its_addresses() {
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let mut names = Names::default();
+        // No name server knows names under `invalid` (RFC 6761).
+        let host = "engine.invalid";
+        names.known.insert((host.to_owned(), 80), vec![address]);
+        names
+            .look_up([&wanted(host)].into_iter(), LookUp::All)
+            .await;
+        assert_eq!(names.addresses(vec![wanted(host)])[0].address, address);
+        names.look_up([].into_iter(), LookUp::New).await;
+        assert!(names.addresses(vec![wanted(host)]).is_empty(), "forgotten");
     }
 }

@@ -1,23 +1,18 @@
 //! Where objects come from: files that are watched, endpoints that were named or found, or two
 //! simulated servers that are started here.
 
+use super::Tasks;
 use crate::cli::RunArgs;
 use crate::discover::{self, Found};
 use crate::mock::DEFAULT_MODEL;
 use anyhow::Context;
 use config::{Compiled, Compiler, ConfigError, EndpointUrl, Objects, Plain};
-use control::files::{self, Loaded};
+use control::files::{self, Watching};
 use mock::{Listen, Mock, MockSpec};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// How often files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// An adapter that the second simulated server has and the first has not.
 const SIMULATED_ADAPTER: &str = "sim-8b-sql";
 
@@ -37,7 +32,7 @@ pub(crate) struct Source {
     compiler: Compiler,
     objects: Arc<Objects>,
     refused: Vec<ConfigError>,
-    files: Option<watch::Receiver<Arc<Loaded>>>,
+    files: Option<Watching>,
 }
 
 /// Why a configuration cannot be served.
@@ -55,20 +50,20 @@ impl Source {
     ///
     /// # Errors
     /// Files or URLs with mistakes, with their places.
-    pub(crate) async fn open(
+    pub(super) async fn open(
         args: &RunArgs,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
+        servers: &Tasks,
     ) -> Result<Self, Refused> {
         if !args.paths.is_empty() {
-            return Self::from_files(args, stop, tasks).await;
+            return Self::from_files(args, tasks).await;
         }
         let (origin, endpoints) = if args.endpoints.is_empty() {
             let ours = [args.listen.port(), args.admin.port()];
             let found = tokio::task::spawn_blocking(move || discover::local(&ours)).await;
             let found = found.unwrap_or_default();
             if found.is_empty() {
-                let servers = simulate(stop, tasks)
+                let servers = simulate(servers)
                     .await
                     .map_err(|e| Refused(format!("{e:#}\n")))?;
                 (
@@ -98,16 +93,14 @@ impl Source {
         }
     }
 
-    async fn from_files(
-        args: &RunArgs,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) -> Result<Self, Refused> {
-        let loaded = files::load(&args.paths);
+    async fn from_files(args: &RunArgs, tasks: &Tasks) -> Result<Self, Refused> {
+        let (paths, stop) = (args.paths.clone(), tasks.stop.clone());
+        let mut watching = files::watch(paths, args.watch_interval, stop, &tasks.tracker).await;
+        let loaded = watching.loaded.borrow_and_update().clone();
         if !loaded.errors.is_empty() {
             return Err(Refused(config::ErrorList(&loaded.errors).to_string()));
         }
-        let watching = files::watch(args.paths.clone(), LOOK_EVERY, stop.clone(), tasks).await;
+        warn(&loaded.warnings);
         let mut source = Self::new(Origin::Files, loaded.objects.clone());
         source.files = Some(watching);
         Ok(source)
@@ -157,15 +150,30 @@ impl Source {
         let Some(files) = &mut self.files else {
             return std::future::pending().await;
         };
-        if files.changed().await.is_err() {
+        if files.loaded.changed().await.is_err() {
             return std::future::pending().await;
         }
-        let loaded = files.borrow_and_update().clone();
+        let loaded = files.loaded.borrow_and_update().clone();
         self.refused = loaded.errors.clone();
         if self.refused.is_empty() {
+            warn(&loaded.warnings);
             self.objects = loaded.objects.clone();
         }
         self.refused.is_empty()
+    }
+
+    /// Reads files now, where there are some.
+    pub(super) fn look_now(&self) {
+        if let Some(files) = &self.files {
+            files.look_now();
+        }
+    }
+}
+
+/// What was left aside in the files.
+fn warn(warnings: &[ConfigError]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -191,10 +199,7 @@ pub(crate) fn endpoint_urls(texts: &[String]) -> Result<Vec<EndpointUrl>, Refuse
 }
 
 /// Two simulated servers on free ports of this machine.
-async fn simulate(
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<Vec<SocketAddr>> {
+async fn simulate(tasks: &Tasks) -> anyhow::Result<Vec<SocketAddr>> {
     let mut servers = Vec::new();
     for index in 0..2 {
         let adapters = if index == 1 {
@@ -211,7 +216,7 @@ async fn simulate(
         };
         let server = Mock::bind(spec).context("cannot open a port for a simulated server")?;
         servers.push(server.address());
-        tasks.spawn(server.serve(stop.clone()));
+        tasks.tracker.spawn(server.serve(tasks.stop.clone()));
     }
     Ok(servers)
 }

@@ -69,7 +69,7 @@ pub(super) async fn attempt(
 }
 
 fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
-    let now = clock::now();
+    let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
@@ -141,7 +141,7 @@ async fn send(
     };
     x.head.write(framing, &mut head);
     let mut done = 0;
-    client.set_deadline(Some(clock::now() + limits.write_stall));
+    client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
         let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
         if written.is_ready() {
