@@ -12,7 +12,11 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod configured;
+mod files;
 mod gateway;
 mod readme;
+mod reload;
+mod servers;
 mod streams;
 mod tidy;
