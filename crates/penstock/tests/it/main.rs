@@ -12,6 +12,7 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod cli;
 mod configured;
 mod files;
 mod gateway;
