@@ -149,7 +149,8 @@ def completes_200_streams_over_both(run):
     in_threads(8, [lambda n=n: one(n) for n in range(200)], 120)
     shares = run.wait_for_served(before, 200)
     expect(sum(shares) == 200, f"the replicas served {shares}, not 200 in all")
-    expect(min(shares) >= 40, f"shares {shares}: both replicas should serve")
+    # Not half and half: each replica has one core, and what else runs there makes it slower, at times tenfold.
+    expect(min(shares) >= 10, f"shares {shares}: both replicas should serve")
     return f"shares {shares[0]:.0f} and {shares[1]:.0f}"
 
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{JoinSet, LocalSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use crate::head::{self, Head};
@@ -168,24 +168,30 @@ impl Answers {
         }
     }
 
-    /// One write per event, as an engine does. The head goes with the first one.
+    /// One write per event, as an engine does, in turn with all other streams. The head goes with the
+    /// first event.
     async fn stream(&self, stream: &mut TcpStream, shape: Stream) -> anyhow::Result<()> {
         let first = [self.stream_head.as_slice(), &self.stream_chunk].concat();
+        stream.write_all(&first).await?;
         let started = Instant::now();
-        for index in 0..shape.chunks {
-            // Paced by the clock, not by the last write: a slow proxy must not slow the pace.
-            if index > 0 && !shape.pace.is_zero() {
-                sleep_until(started + shape.pace * index).await;
+        for index in 1..shape.chunks {
+            if shape.pace.is_zero() {
+                yield_now().await;
+            } else {
+                // Paced by the clock, not by the last write: a slow proxy must not slow the pace.
+                pause(stream, started + shape.pace * index).await?;
             }
-            stream
-                .write_all(if index == 0 {
-                    &first
-                } else {
-                    &self.stream_chunk
-                })
-                .await?;
+            stream.write_all(&self.stream_chunk).await?;
         }
         Ok(stream.write_all(&self.stream_end).await?)
+    }
+}
+
+/// Sleeps, but not longer than the other side stays: an idle stream's pace is an hour.
+async fn pause(stream: &mut TcpStream, until: Instant) -> anyhow::Result<()> {
+    tokio::select! {
+        () = sleep_until(until) => Ok(()),
+        _ = stream.read_u8() => bail!("the other side left inside a stream"),
     }
 }
 

@@ -150,9 +150,17 @@ impl Fields {
 
     /// Names and values as received.
     pub(crate) fn received(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.received_bytes()
+            .map(|(name, value)| (core::str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    /// The same with names as bytes.
+    pub(crate) fn received_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.index.iter().map(|field| {
-            let name = core::str::from_utf8(self.name(field)).unwrap_or_default();
-            (name, self.slice(field.value_start, field.value_end))
+            (
+                self.name(field),
+                self.slice(field.value_start, field.value_end),
+            )
         })
     }
 

@@ -69,20 +69,32 @@ fn is_name<const LENGTH: usize>(name: &[u8], expected: &[u8; LENGTH]) -> bool {
     difference.fold(0, |all, one| all | one) == 0
 }
 
-/// A character of a token (RFC 9110 section 5.6.2): methods and field names are made of them.
+/// Which bytes a token is made of (RFC 9110 section 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::indexing_slicing, reason = "evaluated when this is compiled")]
+        {
+            table[byte] = matches!(
+                byte as u8,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-'
+                    | b'.' | b'^'..=b'`' | b'|' | b'~'
+            );
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// A character of a token: methods and field names are made of them.
+#[inline]
 pub(crate) fn is_token_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.'
-            | b'^'..=b'`' | b'|' | b'~'
-    )
+    TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
 }
 
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text
-            .iter()
-            .fold(true, |all, byte| all & is_token_byte(*byte))
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 
 /// What may not stand in a value: it could end the line or confuse a reader.

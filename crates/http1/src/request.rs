@@ -209,6 +209,11 @@ impl RequestHead {
         }
     }
 
+    /// The same as [`RequestHead::fields`] with names as bytes, which costs no check.
+    pub fn raw_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.received_bytes()
+    }
+
     /// Names and values as received, hop-by-hop ones too, without the edits.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.received()

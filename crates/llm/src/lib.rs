@@ -27,6 +27,8 @@ pub use blocks::{BLOCK_BYTES, block_hashes, chain_seed, estimate_tokens};
 pub use errors::{ErrorText, error_body, error_event};
 pub use metrics::{Adapters, Engine, EngineReport, MAX_METRICS_BYTES, MetricsError, scan_metrics};
 pub use models::{ModelCard, scan_models};
+#[cfg(feature = "fuzzing")]
+pub use peek::peek_scalar;
 pub use peek::{Peek, PeekError, Span, peek};
 pub use rename::ModelRename;
 pub use splice::{Spliced, splice_model};

@@ -191,6 +191,15 @@ pub fn peek(body: &[u8], api: Api) -> Result<Peek, PeekError> {
     peek_with(body, api, Scanner::detect())
 }
 
+/// `peek` with the scalar twin of the scan: the fuzz target holds one to the other.
+///
+/// # Errors
+/// As `peek`.
+#[cfg(feature = "fuzzing")]
+pub fn peek_scalar(body: &[u8], api: Api) -> Result<Peek, PeekError> {
+    peek_with(body, api, Scanner::scalar())
+}
+
 fn peek_with(body: &[u8], api: Api, scanner: Scanner) -> Result<Peek, PeekError> {
     if u32::try_from(body.len()).is_err() {
         return Err(PeekError::TooLarge { length: body.len() });

@@ -21,6 +21,8 @@ pub struct Event<'a> {
     pub name: &'a [u8],
     /// The `data` lines, joined by LF; empty when `oversized`.
     pub data: &'a [u8],
+    /// Offset in the piece of its first byte; 0 when it began in an earlier piece.
+    pub start: usize,
     /// Offset in the piece just past the first byte of the blank line's end (so before the LF of a
     /// CRLF: whatever is written there starts a new line).
     pub end: usize,
@@ -65,6 +67,11 @@ impl SseScan {
         self.length == 0
     }
 
+    /// The bytes so far of an event that is incomplete; empty when it outgrew the window.
+    pub(crate) fn incomplete(&self) -> &[u8] {
+        &self.held
+    }
+
     /// Reads the next piece and calls `on` for each event that it completes.
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) {
         // Everything before `taken` belongs to earlier events, or is counted in `length`.
@@ -93,15 +100,15 @@ impl SseScan {
                 self.after_cr = after == bytes.len();
             }
             let end = self.length + (after - taken);
-            let line = bytes.get(taken..after).unwrap_or_default();
+            let fresh = bytes.get(taken..after).unwrap_or_default();
             let is_held = self.length > 0;
             if is_held {
-                self.append(line);
+                self.append(fresh);
                 taken = after;
             }
-            let event = if is_held { &self.held } else { line };
+            let event = if is_held { &self.held } else { fresh };
             if self.fields.line_ends(event, end) {
-                self.dispatch(line, after, end, &mut on);
+                self.dispatch(fresh, after, end, &mut on);
                 taken = next;
             } else if is_held && next > after {
                 self.append(b"\n");
@@ -132,11 +139,13 @@ impl SseScan {
             if !rest.starts_with(b"\n\n") || length > WINDOW_BYTES - b"data: \n\n".len() {
                 break;
             }
+            let start = at;
             at += b"data: \n\n".len() + length;
             self.fields.after_first_line = true;
             on(Event {
                 name: &[],
                 data,
+                start,
                 end: at,
                 oversized: false,
             });
@@ -144,12 +153,17 @@ impl SseScan {
         at
     }
 
-    /// Ends the event at `end`; `direct` are its bytes when nothing is held.
+    /// Ends the event of length `end`; `fresh` are its bytes when nothing is held.
     #[inline]
-    fn dispatch(&mut self, direct: &[u8], at: usize, end: usize, on: &mut impl FnMut(Event<'_>)) {
+    fn dispatch(&mut self, fresh: &[u8], at: usize, end: usize, on: &mut impl FnMut(Event<'_>)) {
         let fields = &self.fields;
-        let event = if self.length > 0 { &self.held } else { direct };
+        let event = if self.length > 0 { &self.held } else { fresh };
         let name = event.get(fields.name.clone()).unwrap_or_default();
+        let start = if self.length > 0 {
+            0
+        } else {
+            at.saturating_sub(fresh.len())
+        };
         if end > WINDOW_BYTES {
             let name = if self.length > 0 {
                 self.long_name.get()
@@ -159,6 +173,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &[],
+                start,
                 end: at,
                 oversized: true,
             });
@@ -167,6 +182,7 @@ impl SseScan {
             on(Event {
                 name,
                 data,
+                start,
                 end: at,
                 oversized: false,
             });
@@ -175,6 +191,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &data,
+                start,
                 end: at,
                 oversized: false,
             });

@@ -2,8 +2,8 @@
 //!
 //! A clean end of bytes proves nothing: engines that die send an error event or a chunk with
 //! `finish_reason: "abort"`, then `[DONE]`. So the ending is judged by the events. The usual event
-//! costs three substring searches; JSON is walked only where one of them hits, and only members in
-//! their right places count, so that generated text cannot fool the scan. Window: `sse.rs`.
+//! costs one pass over its bytes; JSON is walked only where that hits, and only members in their
+//! right places count, so that generated text cannot fool the scan. Window: `sse.rs`.
 //! Next: `stream/events.rs`, which knows each API's events.
 
 mod events;
@@ -17,7 +17,8 @@ use crate::usage::{Counts, Usage};
 pub struct Seen {
     /// Events with generated content.
     pub events: u32,
-    /// Offset in this piece just past the event that cut the stream.
+    /// Offset in this piece where what the client may see ends: just past the event that cut the
+    /// stream, or before an end mark that ends nothing.
     pub cut_at: Option<usize>,
     /// Status told by the error event that cut the stream, 400 to 599.
     pub error_status: Option<u16>,
@@ -31,9 +32,9 @@ pub enum FirstEvent {
     Opening,
     /// Generated content, before any error.
     Content,
-    /// The engine's error, before any content.
+    /// The engine's error, or an end of its answer, before any content.
     Error {
-        /// Its status, 400 to 599; 500 when it told none.
+        /// Its status, 400 to 599; 500 when it told none, 503 for an end.
         status: u16,
     },
 }
@@ -59,7 +60,15 @@ pub enum CutCause {
     },
     /// A chunk with `finish_reason: "abort"`.
     Abort,
+    /// `[DONE]` of a chat or completions stream in which no choice was finished: so vLLM ends its
+    /// streams when it is told to stop.
+    Unfinished,
 }
+
+/// The last event of OpenAI's streams, as all engines write it.
+const END_MARK: &[u8] = b"data: [DONE]";
+/// The same without the space that the format allows to leave out.
+const DENSE_END_MARK: &[u8] = b"data:[DONE]";
 
 /// The scan of one response.
 #[derive(Debug)]
@@ -76,6 +85,8 @@ struct Reading {
     events: u64,
     first: Option<FirstEvent>,
     ended: Ended,
+    /// A choice told why it is finished.
+    finished: bool,
     oversized: u64,
 }
 
@@ -89,6 +100,7 @@ impl StreamScan {
             events: 0,
             first: None,
             ended: Ended::Open,
+            finished: false,
             oversized: 0,
         };
         Self {
@@ -143,6 +155,24 @@ impl StreamScan {
     #[must_use]
     pub fn at_event_border(&self) -> bool {
         self.sse.at_event_border()
+    }
+
+    /// How many of the last bytes may begin an end mark that ends nothing: the client must not see
+    /// them before it is known.
+    #[must_use]
+    pub fn doubtful_bytes(&self) -> usize {
+        if self.reading.ended != Ended::Open || !self.reading.lacks_finish() {
+            return 0;
+        }
+        let event = self.sse.incomplete();
+        let begins = |mark: &[u8]| mark.starts_with(event) || event.starts_with(mark);
+        // The line's end may have come, but not the blank line's.
+        let short = event.len() <= END_MARK.len() + 2;
+        if short && (begins(END_MARK) || begins(DENSE_END_MARK)) {
+            event.len()
+        } else {
+            0
+        }
     }
 
     /// How the stream stands.

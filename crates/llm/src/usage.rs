@@ -9,6 +9,8 @@ use crate::api::Api;
 use crate::object::{self, Members};
 use crate::peek::scan::Scanner;
 use crate::walk::{Mark, Walk};
+use memchr::memmem::FinderRev;
+use std::sync::LazyLock;
 
 /// Tokens of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,10 +84,41 @@ impl Counts {
 
 /// The usage that a whole JSON answer reports; `None` when it reports none or is no JSON object.
 #[must_use]
-pub fn body_usage(body: &[u8], _api: Api) -> Option<Usage> {
-    let mut counts = Counts::default();
-    counts.read(object::find(body, b"usage")?);
-    counts.usage()
+pub fn body_usage(body: &[u8], api: Api) -> Option<Usage> {
+    if api == Api::Responses {
+        // `usage` may stand inside: follow the members.
+        let mut counts = Counts::default();
+        counts.read(object::find(body, b"usage")?);
+        return counts.usage();
+    }
+    let mut end = body.len();
+    while let Some(at) = KEY.rfind(body.get(..end)?) {
+        if let Some(value) = member_value(body, at) {
+            let mut counts = Counts::default();
+            counts.read(value);
+            if let Some(usage) = counts.usage() {
+                return Some(usage);
+            }
+        }
+        end = at;
+    }
+    None
+}
+
+static KEY: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+
+/// What follows the key at `at`, if it is a key. Generated text cannot pass for one: inside a JSON
+/// string every quote has a backslash before it, so `"usage"` with a bare first quote is a token.
+fn member_value(body: &[u8], at: usize) -> Option<&[u8]> {
+    let before = body.get(..at)?;
+    let backslashes = before
+        .iter()
+        .rev()
+        .take_while(|byte| **byte == b'\\')
+        .count();
+    let after = body.get(at + b"\"usage\"".len()..)?.trim_ascii_start();
+    let value = after.strip_prefix(b":")?.trim_ascii_start();
+    (backslashes % 2 == 0 && value.first() == Some(&b'{')).then_some(value)
 }
 
 /// The longest `usage` object that is read, in bytes.

@@ -111,7 +111,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         env = "PENSTOCK_ACCESS_LOG",
-        default_value = "off",
+        default_value = "-",
         value_name = "FILE"
     )]
     pub(crate) access_log: String,

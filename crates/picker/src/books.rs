@@ -45,6 +45,11 @@ pub(crate) enum Lesson {
 impl Booking {
     /// Adds the request to the sums of its endpoint.
     pub(crate) fn book(&self, load: &mut Load) {
+        let computing = self.uncached_tokens as f32 * load.token_seconds;
+        load.computed_at = load
+            .computed_at
+            .max(self.dispatched)
+            .plus_seconds(computing);
         if load.prefilling == 0 {
             load.computing_since = self.dispatched;
         }

@@ -50,6 +50,8 @@ pub(crate) struct Load {
     pub(crate) kv_tokens: u64,
     /// Since when the endpoint computes the first of those without a first token.
     pub(crate) computing_since: Micros,
+    /// When all prompts that were sent would be computed at the believed speed.
+    pub(crate) computed_at: Micros,
     pub(crate) health: Health,
     /// Requests of others in its queue, by the last report.
     pub(crate) foreign_waiting: f32,
@@ -68,16 +70,22 @@ impl Load {
         tokens * self.token_seconds + sequences * sequence_seconds
     }
 
-    /// Uncached tokens still to compute at `now`: what was booked, less what the time since the
-    /// last sign of progress allows for, at most nine tenths of one mean request.
-    pub(crate) fn ahead_tokens(&self, now: Micros, token_seconds: f32) -> f32 {
+    /// Uncached tokens still to compute at `now`.
+    ///
+    /// What is booked, less what the time since the last sign of progress allows for, at most nine
+    /// tenths of one mean request. Requests that are not streamed show no sign when their prompt is
+    /// computed: by their share, `unstreamed`, the clock counts instead.
+    pub(crate) fn ahead_tokens(&self, now: Micros, token_seconds: f32, unstreamed: f32) -> f32 {
         let booked = self.prefilling_tokens as f32;
         if self.prefilling == 0 {
             return booked;
         }
-        let progress = now.seconds_since(self.computing_since) / token_seconds.max(1e-9);
+        let per_token = token_seconds.max(1e-9);
+        let progress = now.seconds_since(self.computing_since) / per_token;
         let one_request = booked / self.prefilling as f32;
-        booked - progress.min(0.9 * one_request)
+        let by_signs = booked - progress.min(0.9 * one_request);
+        let by_clock = (self.computed_at.seconds_since(now) / per_token).min(booked);
+        by_signs + (by_clock - by_signs) * unstreamed
     }
 }
 
@@ -93,6 +101,8 @@ pub(crate) struct LoadedAdapter {
 pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     pub(crate) learnt: Learnt,
+    /// The pool's turn when it last got a request.
+    pub(crate) chosen_at_turn: u32,
     pub(crate) telemetry: Telemetry,
     /// Names that it announced; empty when it did not say.
     pub(crate) announced: Vec<NameId>,

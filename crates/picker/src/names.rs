@@ -35,6 +35,10 @@ impl Slots {
         word & (1 << (slot % 64)) != 0
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.words.clear();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }

@@ -24,10 +24,10 @@ use crate::flow::Queue;
 use crate::micros::Micros;
 use crate::names::Names;
 use crate::pick::Scratch;
-use crate::pick::narrow::Rough;
+use crate::pick::narrow::{Kept, Rough};
 use crate::rates::{Speeds, Trust};
 use crate::spec::PoolSpec;
-use crate::telemetry::Foreign;
+use crate::telemetry::{Foreign, KvShare};
 use rand_core::SeedableRng;
 use rand_pcg::Pcg32;
 use rustc_hash::FxHashMap;
@@ -59,6 +59,7 @@ pub struct Pool {
     shared: Speeds,
     trust: Trust,
     means: Means,
+    kv_share: KvShare,
     /// Load of others on a middling member.
     median: Foreign,
     median_at: Option<Micros>,
@@ -76,6 +77,8 @@ struct Means {
     output_tokens: f32,
     /// Seconds from the first token to the end. The prior is an estimate.
     residence_seconds: f32,
+    /// Share of the responses that are not streamed, 0 to 1.
+    unstreamed: f32,
 }
 
 impl Default for Means {
@@ -84,6 +87,7 @@ impl Default for Means {
             uncached_tokens: 512.0,
             output_tokens: 256.0,
             residence_seconds: 2.0,
+            unstreamed: 0.0,
         }
     }
 }
@@ -93,7 +97,7 @@ impl Default for Means {
 struct Memory {
     scratch: Scratch,
     rough: Vec<Rough>,
-    slots: Vec<u32>,
+    kept: Kept,
     names: Vec<Option<crate::names::NameId>>,
     median: Vec<f32>,
     /// The table of a choice that nobody won.
@@ -121,6 +125,7 @@ impl Pool {
             shared: Speeds::default(),
             trust: Trust::default(),
             means: Means::default(),
+            kv_share: KvShare::default(),
             median: Foreign::default(),
             median_at: None,
             lessons: VecDeque::new(),

@@ -3,7 +3,9 @@
 //! Two straight lines: seconds to the first token over uncached tokens ahead, seconds per generated
 //! token over sequences. A pool learns them once for all members and once for each; a member goes
 //! by its own only while these predict it clearly better, so equal servers stay exactly equal in
-//! spite of noise. Invariant: every number is finite and within its bounds, whatever was measured.
+//! spite of noise. Who seems slow gets no requests and so could never show that it is not any more:
+//! after a while it is doubted ([`Learnt::doubt`]). Invariant: every number is finite and within
+//! its bounds, whatever was measured.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,22 @@ impl Rates {
         decode_base_seconds: 5.75e-3,
         decode_sequence_seconds: 6e-6,
     };
+
+    /// The least of each.
+    pub(crate) fn least(self, other: Self) -> Self {
+        let Self {
+            prefill_base_seconds,
+            prefill_token_seconds,
+            decode_base_seconds,
+            decode_sequence_seconds,
+        } = other;
+        Self {
+            prefill_base_seconds: self.prefill_base_seconds.min(prefill_base_seconds),
+            prefill_token_seconds: self.prefill_token_seconds.min(prefill_token_seconds),
+            decode_base_seconds: self.decode_base_seconds.min(decode_base_seconds),
+            decode_sequence_seconds: self.decode_sequence_seconds.min(decode_sequence_seconds),
+        }
+    }
 }
 
 /// Error above which a pool does not trust its predictions.
@@ -50,53 +68,61 @@ const ALIKE_BY: f32 = 0.05;
 /// Samples before an endpoint's own rates can be used.
 const DISTINCT_SAMPLES: u32 = 8;
 
-/// A straight line `seconds = base + slope * x`, fitted by recursive least squares with a prior.
+/// A straight line `seconds = base + slope * x`, fitted to the latest samples.
 ///
-/// A Kalman filter with a constant state. The spread of each parameter never falls below a tenth of
-/// its value, so that changes are followed, and a sample moves the prediction at most fivefold, so
-/// that one outlier does little.
+/// Least squares of `measured / prior(x)` over the prior's two parts, so that short and long
+/// requests count alike. What the samples leave open keeps the prior's proportions at the samples'
+/// scale: one more sample's worth, so that the two parts can always be told apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
+    prior_base: f64,
+    prior_slope: f64,
     base: f64,
     slope: f64,
-    var_base: f64,
-    var_slope: f64,
-    covariance: f64,
-    most_base: f64,
-    most_slope: f64,
+    sums: Sums,
     floor_seconds: f64,
     error: f32,
     samples: u32,
 }
 
-/// Relative spread of the prior: generous, the first samples decide.
-const PRIOR_SPREAD: f64 = 2.0;
-/// Relative spread below which a parameter never falls.
-const LEAST_SPREAD: f64 = 0.1;
-/// Relative noise of one measurement.
-const NOISE: f64 = 0.2;
+/// Fading sums over samples; `p` is the base's share of the prior's seconds at the sample's `x`,
+/// `q` the slope's, `r` the measured seconds over the prior's.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+struct Sums {
+    n: f64,
+    pp: f64,
+    pq: f64,
+    qq: f64,
+    r: f64,
+    rp: f64,
+    rq: f64,
+}
+
+/// Samples' worth that the prior's scale counts: little, the first samples decide.
+const PRIOR_WEIGHT: f64 = 0.1;
+/// What each sample leaves of the weight of those before.
+const MEMORY: f64 = 0.95;
+/// What a sample leaves that is less than half or more than twice what was predicted: after a
+/// change, what was learnt before is in the way.
+const SURPRISED_MEMORY: f64 = 0.75;
 /// A sample counts as at most this many times what was predicted, and at least its inverse.
 const MOST_SURPRISE: f64 = 5.0;
-/// Parameters never fall below this share of their upper bound.
-const LEAST_SHARE: f64 = 1e-7;
+/// Bounds of each parameter, as multiples of the prior.
+const MULTIPLES: (f64, f64) = (1e-3, 1e3);
 
 impl Line {
     fn new(base: f32, slope: f32, floor_seconds: f64) -> Self {
         let (base, slope) = (f64::from(base), f64::from(slope));
-        let mut line = Self {
+        Self {
+            prior_base: base,
+            prior_slope: slope,
             base,
             slope,
-            var_base: 0.0,
-            var_slope: 0.0,
-            covariance: 0.0,
-            most_base: 10.0,
-            most_slope: 1.0,
+            sums: Sums::default(),
             floor_seconds,
             error: PRIOR_ERROR,
             samples: 0,
-        };
-        line.widen(PRIOR_SPREAD);
-        line
+        }
     }
 
     fn prefill() -> Self {
@@ -121,67 +147,75 @@ impl Line {
         ((predicted - seconds).abs() / scale) as f32
     }
 
-    /// Makes each parameter's spread at least `spread` of its value.
-    fn widen(&mut self, spread: f64) {
-        let floor = |value: f64| (value * spread) * (value * spread);
-        self.var_base = self.var_base.max(floor(self.base));
-        self.var_slope = self.var_slope.max(floor(self.slope));
-    }
-
-    /// Learns that `x` took `seconds`. Both must be finite and not negative.
+    /// Learns that `x` took `seconds`.
     fn learn(&mut self, x: f64, seconds: f64) {
+        if !x.is_finite() || !seconds.is_finite() || x < 0.0 || seconds < 0.0 {
+            return;
+        }
         let error = self.relative_error(x, seconds);
         blend(&mut self.error, error);
         self.samples = self.samples.saturating_add(1);
         let predicted = self.predict(x);
-        let (least, most) = (predicted / MOST_SURPRISE, predicted * MOST_SURPRISE);
-        if seconds < least || seconds > most {
-            self.widen(1.0);
+        let measured = seconds.clamp(predicted / MOST_SURPRISE, predicted * MOST_SURPRISE);
+        let prior = self.prior_base + self.prior_slope * x;
+        let surprised = measured > 2.0 * predicted || 2.0 * measured < predicted;
+        self.sums
+            .fade(if surprised { SURPRISED_MEMORY } else { MEMORY });
+        self.sums.add(self.prior_base / prior, measured / prior);
+        let (base, slope) = self.sums.solve();
+        self.base = base * self.prior_base;
+        self.slope = slope * self.prior_slope;
+    }
+}
+
+impl Sums {
+    fn fade(&mut self, memory: f64) {
+        let Self {
+            n,
+            pp,
+            pq,
+            qq,
+            r,
+            rp,
+            rq,
+        } = self;
+        for sum in [n, pp, pq, qq, r, rp, rq] {
+            *sum *= memory;
         }
-        let measured = seconds.clamp(least, most);
-        let noise = (NOISE * measured).max(1e-6);
-        let with_base = self.var_base + self.covariance * x;
-        let with_slope = self.covariance + self.var_slope * x;
-        let total = with_base + with_slope * x + noise * noise;
-        let (gain_base, gain_slope) = (with_base / total, with_slope / total);
-        let surprise = measured - predicted;
-        self.base += gain_base * surprise;
-        self.slope += gain_slope * surprise;
-        self.var_base -= gain_base * with_base;
-        self.covariance -= gain_base * with_slope;
-        self.var_slope -= gain_slope * with_slope;
-        self.bound();
     }
 
-    /// Keeps the parameters within their bounds and the spreads sane.
-    fn bound(&mut self) {
-        let within = |value: f64, most: f64| {
-            if value.is_finite() {
-                value.clamp(most * LEAST_SHARE, most)
+    fn add(&mut self, p: f64, r: f64) {
+        let q = 1.0 - p;
+        self.n += 1.0;
+        self.pp += p * p;
+        self.pq += p * q;
+        self.qq += q * q;
+        self.r += r;
+        self.rp += r * p;
+        self.rq += r * q;
+    }
+
+    /// Base and slope as multiples of the prior.
+    fn solve(&self) -> (f64, f64) {
+        let within = |multiple: f64| {
+            if multiple.is_finite() {
+                multiple.clamp(MULTIPLES.0, MULTIPLES.1)
             } else {
-                most
+                1.0
             }
         };
-        self.base = within(self.base, self.most_base);
-        self.slope = within(self.slope, self.most_slope);
-        let spread = |value: f64, most: f64| {
-            if value.is_finite() {
-                value.clamp(0.0, most * most)
-            } else {
-                most * most
-            }
-        };
-        self.var_base = spread(self.var_base, self.most_base);
-        self.var_slope = spread(self.var_slope, self.most_slope);
-        self.widen(LEAST_SPREAD);
-        // A covariance beyond the product of the spreads would be no covariance.
-        let most = 0.99 * libm::sqrt(self.var_base * self.var_slope);
-        let sane = if self.covariance.is_finite() {
-            self.covariance
-        } else {
-            0.0
-        };
-        self.covariance = sane.clamp(-most, most);
+        let scale = (self.r + PRIOR_WEIGHT) / (self.n + PRIOR_WEIGHT);
+        let (more_p, more_q) = (self.pp / self.n, self.qq / self.n);
+        let (pp, qq) = (self.pp + more_p, self.qq + more_q);
+        let (rp, rq) = (self.rp + more_p * scale, self.rq + more_q * scale);
+        let determinant = pp * qq - self.pq * self.pq;
+        if pp < 1e-12 || qq < 1e-12 || determinant < 1e-12 * pp * qq {
+            return (within(scale), within(scale));
+        }
+        let base = within((rp * qq - rq * self.pq) / determinant);
+        let slope = within((rq - base * self.pq) / qq);
+        // With the slope at a bound the base takes the rest.
+        (within((rp - slope * self.pq) / pp), slope)
     }
 }
 
@@ -246,6 +280,8 @@ pub(crate) struct Learnt {
     shared_decode_error: f32,
     distinct_prefill: bool,
     distinct_decode: bool,
+    doubted_prefill: bool,
+    doubted_decode: bool,
 }
 
 impl Default for Learnt {
@@ -256,6 +292,8 @@ impl Default for Learnt {
             shared_decode_error: PRIOR_ERROR,
             distinct_prefill: false,
             distinct_decode: false,
+            doubted_prefill: false,
+            doubted_decode: false,
         }
     }
 }
@@ -281,18 +319,44 @@ impl Learnt {
         }
     }
 
+    /// A request goes there after long without any: if what it shows fits the pool's rates better,
+    /// or it shows nothing and another has to be sent, the own rates were out of date.
+    pub(crate) fn doubt(&mut self, shared: &Speeds) {
+        if core::mem::replace(&mut self.doubted_prefill, self.distinct_prefill) {
+            self.forget_prefill(shared);
+        }
+        if core::mem::replace(&mut self.doubted_decode, self.distinct_decode) {
+            self.forget_decode(shared);
+        }
+    }
+
+    fn forget_prefill(&mut self, shared: &Speeds) {
+        self.own.prefill = shared.prefill;
+        self.shared_prefill_error = shared.prefill.error;
+        (self.distinct_prefill, self.doubted_prefill) = (false, false);
+    }
+
+    fn forget_decode(&mut self, shared: &Speeds) {
+        self.own.decode = shared.decode;
+        self.shared_decode_error = shared.decode.error;
+        (self.distinct_decode, self.doubted_decode) = (false, false);
+    }
+
     /// A first token came `seconds` after the dispatch with `tokens` to compute until then.
     /// Returns the relative error of the rates that were gone by.
     pub(crate) fn first_token(&mut self, shared: &mut Speeds, tokens: f32, seconds: f32) -> f32 {
         let (tokens, seconds) = (f64::from(tokens), f64::from(seconds));
         let by_own = self.own.prefill.relative_error(tokens, seconds);
         let by_shared = shared.prefill.relative_error(tokens, seconds);
-        blend(&mut self.shared_prefill_error, by_shared);
-        let gone_by = if self.distinct_prefill {
+        let gone_by = if self.distinct_prefill && !self.doubted_prefill {
             by_own
         } else {
             by_shared
         };
+        if core::mem::take(&mut self.doubted_prefill) && by_shared < by_own {
+            self.forget_prefill(shared);
+        }
+        blend(&mut self.shared_prefill_error, by_shared);
         self.own.prefill.learn(tokens, seconds);
         shared.prefill.learn(tokens, seconds);
         self.own.refresh();
@@ -305,10 +369,12 @@ impl Learnt {
     /// Tokens came every `seconds` while `sequences` were computed.
     pub(crate) fn decoded(&mut self, shared: &mut Speeds, sequences: f32, seconds: f32) {
         let (sequences, seconds) = (f64::from(sequences), f64::from(seconds));
-        blend(
-            &mut self.shared_decode_error,
-            shared.decode.relative_error(sequences, seconds),
-        );
+        let by_own = self.own.decode.relative_error(sequences, seconds);
+        let by_shared = shared.decode.relative_error(sequences, seconds);
+        if core::mem::take(&mut self.doubted_decode) && by_shared < by_own {
+            self.forget_decode(shared);
+        }
+        blend(&mut self.shared_decode_error, by_shared);
         self.own.decode.learn(sequences, seconds);
         shared.decode.learn(sequences, seconds);
         self.own.refresh();

@@ -12,12 +12,39 @@ use crate::observation::Report;
 pub(crate) const FRESH_SECONDS: f32 = 2.0;
 /// At this age, in seconds, nothing of it is left.
 const FADED_SECONDS: f32 = 30.0;
-/// Share of the newest report in the estimate of how much of the booked KV tokens is really used.
-const KV_SCALE_WEIGHT: f32 = 0.2;
-/// Booked KV tokens below which a report says nothing of that share.
-const KV_SCALE_LEAST_TOKENS: u64 = 1024;
-/// The share never falls below this: requests that share all of a prompt still have their outputs.
-const LEAST_KV_SCALE: f32 = 0.05;
+/// Booked KV tokens below which a report says nothing of the [`KvShare`].
+const SHARE_FROM_TOKENS: u64 = 1024;
+/// Share of a KV cache that is not taken for foreign load: what the estimate may be wrong by.
+const KV_NOISE: f32 = 0.05;
+
+/// How much of the booked KV tokens is really used: prefixes are shared, and what waits in the
+/// engine's queue uses none. One figure for the pool, so that equal bookings stay equal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct KvShare(f32);
+
+impl Default for KvShare {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+impl KvShare {
+    /// Weight of the newest report.
+    const WEIGHT: f32 = 0.1;
+    /// Requests that share all of a prompt still have their outputs.
+    const LEAST: f32 = 0.05;
+
+    fn learn(&mut self, used_tokens: f32, booked: u64) {
+        if booked >= SHARE_FROM_TOKENS {
+            let share = (used_tokens / booked as f32).clamp(Self::LEAST, 1.0);
+            self.0 += (share - self.0) * Self::WEIGHT;
+        }
+    }
+
+    fn of(self, booked: u64) -> f32 {
+        booked as f32 * self.0
+    }
+}
 
 /// The own numbers of an endpoint when a report comes in.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,11 +54,15 @@ pub(crate) struct Own {
     pub(crate) kv_tokens: u64,
 }
 
-/// Load of others: requests in the engine's queue and requests that it computes.
+/// What only reports tell: requests of others in the engine's queue, requests of others that it
+/// computes, and how full it is.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Foreign {
     pub(crate) waiting: f32,
     pub(crate) running: f32,
+    /// Share of all sequences that one place is, when the engine computes as many as it can; else
+    /// 0. A place becomes free after this share of the time that a sequence takes.
+    pub(crate) per_seat: f32,
 }
 
 /// What the last report said.
@@ -54,8 +85,6 @@ pub(crate) struct Telemetry {
     pub(crate) failures: u32,
     foreign: Foreign,
     foreign_kv_tokens: f32,
-    /// Share of the booked KV tokens that is really used: prefixes are shared.
-    kv_scale: f32,
     most_running: f32,
     /// The engine computes as many sequences as it can.
     full: bool,
@@ -74,7 +103,6 @@ impl Default for Telemetry {
             failures: 0,
             foreign: Foreign::default(),
             foreign_kv_tokens: 0.0,
-            kv_scale: 1.0,
             most_running: 0.0,
             full: false,
             peak_in_flight: 0,
@@ -96,7 +124,7 @@ impl Telemetry {
     }
 
     /// Takes in a report, if it can be believed.
-    pub(crate) fn report(&mut self, now: Micros, report: &Report, own: Own) {
+    pub(crate) fn report(&mut self, now: Micros, report: &Report, own: Own, share: &mut KvShare) {
         let sane = |value: Option<f32>| value.filter(|value| value.is_finite() && *value >= 0.0);
         let said = Said {
             running: sane(report.running),
@@ -112,7 +140,7 @@ impl Telemetry {
         }
         self.note_full(&said);
         self.note_foreign(&said, own);
-        self.note_kv(&said, own);
+        self.note_kv(&said, own.kv_tokens, share);
         self.said = said;
         self.believed_at = Some(now);
         self.failures = 0;
@@ -139,6 +167,7 @@ impl Telemetry {
         self.most_running = self.most_running.max(running);
         let near_most = running >= 1.0 && running >= 0.9 * self.most_running;
         self.full = waiting >= 1.0 && near_most && (stuck || self.full);
+        self.foreign.per_seat = if self.full { 1.0 / running } else { 0.0 };
     }
 
     fn note_foreign(&mut self, said: &Said, own: Own) {
@@ -150,22 +179,18 @@ impl Telemetry {
         let ours = self.peak_in_flight.max(own.in_flight) as f32;
         let total = (running + waiting - ours).max(0.0);
         let foreign_waiting = (waiting - own.prefilling as f32).max(0.0).min(total);
-        self.foreign = Foreign {
-            waiting: foreign_waiting,
-            running: total - foreign_waiting,
-        };
+        self.foreign.waiting = foreign_waiting;
+        self.foreign.running = total - foreign_waiting;
     }
 
-    fn note_kv(&mut self, said: &Said, own: Own) {
+    fn note_kv(&mut self, said: &Said, booked: u64, share: &mut KvShare) {
         let (Some(used), Some(capacity)) = (said.kv_used, self.kv_capacity) else {
             return;
         };
         let used_tokens = used * capacity as f32;
-        if own.kv_tokens >= KV_SCALE_LEAST_TOKENS {
-            let share = (used_tokens / own.kv_tokens as f32).clamp(LEAST_KV_SCALE, 1.0);
-            self.kv_scale += (share - self.kv_scale) * KV_SCALE_WEIGHT;
-        }
-        self.foreign_kv_tokens = (used_tokens - own.kv_tokens as f32 * self.kv_scale).max(0.0);
+        share.learn(used_tokens, booked);
+        let noise = KV_NOISE * capacity as f32;
+        self.foreign_kv_tokens = (used_tokens - share.of(booked) - noise).max(0.0);
     }
 
     /// Age of the last report that was believed, in seconds.
@@ -193,6 +218,7 @@ impl Telemetry {
         Foreign {
             waiting: fade(self.foreign.waiting, median.waiting),
             running: fade(self.foreign.running, median.running),
+            per_seat: fade(self.foreign.per_seat, median.per_seat),
         }
     }
 
@@ -202,17 +228,7 @@ impl Telemetry {
     }
 
     /// KV tokens that all requests are expected to fill, when `own` are booked.
-    pub(crate) fn kv_tokens(&self, now: Micros, own: u64) -> f32 {
-        own as f32 * self.kv_scale + self.foreign_kv_tokens * self.belief(now)
-    }
-
-    /// Seconds until a sequence ends and makes room for one more, when the engine is full.
-    /// `ahead` requests wait before, a sequence takes `residence_seconds`.
-    pub(crate) fn seat_seconds(&self, now: Micros, ahead: f32, residence_seconds: f32) -> f32 {
-        let running = self.said.running.unwrap_or(0.0);
-        if !self.full || running < 1.0 || !self.is_fresh(now) {
-            return 0.0;
-        }
-        (ahead + 1.0) * residence_seconds / running
+    pub(crate) fn kv_tokens(&self, now: Micros, own: u64, share: KvShare) -> f32 {
+        share.of(own) + self.foreign_kv_tokens * self.belief(now)
     }
 }

@@ -167,8 +167,7 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
         line.text(",\"model\":\"", truncated(x.model.as_bytes(), 128));
     }
     if let Some(attempt) = x.attempts.last() {
-        line.out.extend_from_slice(b",\"endpoint\":\"");
-        let _ = write!(line.out, "{}\"", attempt.address);
+        line.text(",\"endpoint\":\"", attempt.name.as_bytes());
         line.number(",\"attempts\":", x.attempts.len() as u64);
         line.number(",\"decision\":", x.decision);
     }
@@ -215,12 +214,24 @@ fn truncated(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(..most).unwrap_or(bytes)
 }
 
+/// Which bytes stand in a JSON string as they are: printable ASCII but quote and backslash.
+const PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0x20;
+    while byte < 0x7f {
+        table[byte] = byte != 0x22 && byte != 0x5c;
+        byte += 1;
+    }
+    table
+};
+
+fn is_plain(byte: u8) -> bool {
+    PLAIN.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
 /// JSON string content; bytes that are not printable ASCII are written as `\u00xx` (Latin-1).
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    if text
-        .iter()
-        .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\'))
-    {
+    if text.iter().all(|byte| is_plain(*byte)) {
         out.extend_from_slice(text);
         return;
     }

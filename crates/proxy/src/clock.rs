@@ -4,7 +4,7 @@
 //! (the access log); its text is remembered per second, so that a line costs three digits.
 
 use picker::Micros;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::LazyLock;
 use tokio::time::Instant;
 
@@ -13,7 +13,15 @@ static START: LazyLock<(Instant, jiff::Timestamp)> =
 
 /// Time since the process first asked for it.
 pub(crate) fn now() -> Micros {
-    Micros(START.0.elapsed().as_micros() as u64)
+    let now = START.0.elapsed().as_micros() as u64;
+    LATEST.set(now);
+    Micros(now)
+}
+
+/// The time that this thread last asked for: at most one tick of the worker old. Good enough for
+/// deadlines, and free.
+pub(crate) fn coarse() -> Micros {
+    Micros(LATEST.get())
 }
 
 /// The wall clock at `at`, as milliseconds since the Unix epoch.
@@ -22,6 +30,7 @@ pub(crate) fn unix_millis(at: Micros) -> i64 {
 }
 
 thread_local! {
+    static LATEST: Cell<u64> = const { Cell::new(0) };
     static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 

@@ -49,6 +49,9 @@ pub(crate) struct Exchange {
     /// Blocks of the prompt that the chosen endpoint was believed to hold.
     pub(crate) believed_blocks: u32,
     pub(crate) attempts: Vec<Attempt>,
+    /// Sendings again over a new connection, because a kept one turned out to be closed. Each
+    /// counts as a try, since the endpoint may have seen the first.
+    pub(crate) resends: usize,
     pub(crate) timings: Timings,
     pub(crate) response: Answered,
     pub(crate) failure: Option<Failure>,
@@ -103,7 +106,8 @@ impl Held {
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub(crate) endpoint: EndpointId,
-    pub(crate) address: SocketAddr,
+    /// Address and port, as people know it.
+    pub(crate) name: Arc<str>,
     pub(crate) started: Micros,
     pub(crate) failure: Option<Failure>,
 }
@@ -161,6 +165,7 @@ impl Exchange {
             chain: Vec::new(),
             believed_blocks: 0,
             attempts: Vec::new(),
+            resends: 0,
             timings: Timings::default(),
             response: Answered::default(),
             failure: None,
@@ -183,6 +188,7 @@ impl Exchange {
         self.chain.clear();
         self.believed_blocks = 0;
         self.attempts.clear();
+        self.resends = 0;
         self.timings = Timings::default();
         self.response = Answered::default();
         self.failure = None;

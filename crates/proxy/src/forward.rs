@@ -198,8 +198,8 @@ async fn one(
     x.renamed = target.is_some_and(|target| target != x.model);
     x.attempts.push(Attempt {
         endpoint: endpoint.id,
-        address: endpoint.address,
-        started: clock::now(),
+        name: endpoint.name.clone(),
+        started: clock::coarse(),
         failure: None,
     });
     let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
@@ -221,7 +221,7 @@ async fn answered(
     (lease, endpoint, target): (&mut Lease, &Endpoint, Option<&str>),
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
-    let status = begun.reply.head.status();
+    let status = begun.reply.status();
     if retry::is_engine_trouble(status) && sending.pool.endpoints().len() > x.attempts.len() {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
@@ -233,6 +233,7 @@ async fn answered(
     let way = Way {
         upstream: &mut upstream,
         lease,
+        endpoint,
         limits: sending.limits,
         due: sending.due,
     };
@@ -305,7 +306,7 @@ fn remember(
 ) {
     let Some(table) = decision.table else { return };
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
-    let now = clock::now();
+    let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
     pool.decisions.push(Record {
         decision: x.decision,

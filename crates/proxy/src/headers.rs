@@ -7,7 +7,6 @@
 use crate::exchange::Exchange;
 use crate::worker::Local;
 use http1::ResponseHead;
-use std::io::Write;
 
 /// The name by which routes match on the model (Gateway API inference extension, body-based routing).
 pub(crate) const MODEL_NAME: &str = "x-gateway-model-name";
@@ -28,42 +27,59 @@ const MOST_ID_BYTES: usize = 128;
 /// Takes a request in: removes what only a gateway may say, gives it an identity.
 pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     let mut reserved: Vec<String> = Vec::new();
-    for (name, _) in x.head.fields() {
-        // All reserved names begin with an x: one comparison for most fields.
-        if name.len() > 10 && matches!(name.as_bytes().first(), Some(b'x' | b'X')) {
-            let lower = name.to_ascii_lowercase();
-            if RESERVED.iter().any(|prefix| lower.starts_with(prefix)) {
-                reserved.push(lower);
-            }
+    let (mut id, mut objective) = (None, None);
+    for (name, value) in x.head.raw_fields() {
+        // All names that matter here begin with an x: one comparison for most fields.
+        if name.len() < 11 || !matches!(name.first(), Some(b'x' | b'X')) {
+            continue;
+        }
+        if name.eq_ignore_ascii_case(b"x-request-id") {
+            id = id.or_else(|| usable_id(value));
+        } else if OBJECTIVES
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        {
+            objective = std::str::from_utf8(value).ok().map(str::to_owned);
+        } else if RESERVED.iter().any(|prefix| starts_with(name, prefix)) {
+            reserved.push(String::from_utf8_lossy(name).to_ascii_lowercase());
         }
     }
+    let known = id.map(|id| x.id.push_str(id)).is_some();
+    x.objective = objective;
     for name in reserved {
         x.head.remove(&name);
     }
-    let id = x.head.get("x-request-id").filter(|id| usable_id(id));
-    match id.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => x.id.push_str(id),
-        None => {
-            push_hex(local.draw(), &mut x.id);
-            push_hex(local.draw(), &mut x.id);
-            x.head.set("x-request-id", x.id.as_bytes());
-        }
+    if !known {
+        push_hex(local.draw(), &mut x.id);
+        push_hex(local.draw(), &mut x.id);
+        x.head.add("x-request-id", x.id.as_bytes());
     }
-    let objective = OBJECTIVES.iter().find_map(|name| x.head.get(name));
-    x.objective = objective
-        .and_then(|value| std::str::from_utf8(value).ok())
-        .map(str::to_owned);
 }
 
-fn usable_id(id: &[u8]) -> bool {
-    !id.is_empty() && id.len() <= MOST_ID_BYTES && id.iter().all(|byte| byte.is_ascii_graphic())
+fn starts_with(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+fn usable_id(id: &[u8]) -> Option<&str> {
+    let usable = !id.is_empty() && id.len() <= MOST_ID_BYTES;
+    let graphic = usable && id.iter().all(|byte| byte.is_ascii_graphic());
+    if graphic {
+        std::str::from_utf8(id).ok()
+    } else {
+        None
+    }
 }
 
 fn push_hex(number: u64, out: &mut String) {
-    for shift in (0..16).rev() {
-        let digit = (number >> (shift * 4)) & 0xf;
-        out.push(char::from_digit(digit as u32, 16).unwrap_or('0'));
-    }
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |at: usize| {
+        DIGITS
+            .get((number >> (60 - 4 * at)) as usize & 0xf)
+            .copied()
+    };
+    let text: [u8; 16] = std::array::from_fn(|at| digit(at).unwrap_or(b'0'));
+    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
 }
 
 /// What every response carries: the request's id and, where told to, how it was served.
@@ -80,30 +96,15 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
     if !x.explain {
         return;
     }
-    let mut text = [0; 48];
     if let Some(attempt) = x.attempts.last() {
-        head.set(
-            "x-penstock-endpoint",
-            format_into(&mut text, format_args!("{}", attempt.address)),
-        );
-        head.set(
-            "x-penstock-decision",
-            format_into(&mut text, format_args!("{}", x.decision)),
-        );
-        let overhead = x.overhead_us();
+        let mut number = itoa::Buffer::new();
+        head.set("x-penstock-endpoint", attempt.name.as_bytes());
+        head.set("x-penstock-decision", number.format(x.decision).as_bytes());
         head.set(
             "x-penstock-overhead-us",
-            format_into(&mut text, format_args!("{overhead}")),
+            number.format(x.overhead_us()).as_bytes(),
         );
     }
-}
-
-fn format_into<'a>(buffer: &'a mut [u8; 48], text: std::fmt::Arguments<'_>) -> &'a [u8] {
-    let mut rest = &mut buffer[..];
-    // An address or a number is shorter than the buffer; a longer text would be cut.
-    let _ = rest.write_fmt(text);
-    let left = rest.len();
-    buffer.get(..48 - left).unwrap_or_default()
 }
 
 /// The fields that our own answers carry.

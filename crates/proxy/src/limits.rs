@@ -25,6 +25,8 @@ pub struct Limits {
     pub response_head: Duration,
     /// Between two reads of a response.
     pub stream_idle: Duration,
+    /// How long a request waits for a byte of an endpoint that refuses connections all the while.
+    pub vanished: Duration,
     /// A client that takes no bytes.
     pub write_stall: Duration,
     /// How long the 200 head of an event stream is held for its first event.
@@ -50,6 +52,7 @@ impl Default for Limits {
             connect: Duration::from_secs(3),
             response_head: Duration::from_secs(600),
             stream_idle: Duration::from_secs(600),
+            vanished: Duration::from_secs(5),
             write_stall: Duration::from_secs(60),
             first_event_hold: Duration::from_secs(1),
             first_event_bytes: 256 << 10,

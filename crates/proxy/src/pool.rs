@@ -7,6 +7,7 @@
 pub(crate) mod decisions;
 pub(crate) mod lease;
 pub(crate) mod models;
+pub(crate) mod reach;
 pub(crate) mod scrape;
 pub(crate) mod view;
 
@@ -40,6 +41,7 @@ pub(crate) struct Endpoint {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) announced: models::Announced,
+    pub(crate) reach: reach::Reach,
     /// Cancelled when the member leaves: ends its telemetry.
     pub(crate) stop: CancellationToken,
 }
@@ -143,6 +145,7 @@ impl Pool {
                 name: member.name.as_str().into(),
                 address: member.address,
                 announced: models::Announced::default(),
+                reach: reach::Reach::default(),
                 stop: CancellationToken::new(),
             });
             endpoints.insert(id, endpoint.clone());

@@ -12,6 +12,7 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::h1::{Client, poll_read};
+use crate::pool::Endpoint;
 use crate::pool::lease::Lease;
 use crate::upstream::h1::Upstream;
 use crate::worker::{OutBuffer, Scratch};
@@ -47,17 +48,23 @@ async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> 
     .await
 }
 
-/// When the wait for the response head ends, and what the failure is then.
+/// When the wait for the response head ends, and what the failure is then; whose head it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadDeadline {
+pub(crate) struct HeadDeadline<'a> {
     pub(crate) due: Micros,
     pub(crate) cause: Cause,
+    pub(crate) endpoint: &'a Endpoint,
+}
+
+/// When a wait until `due` looks whether the endpoint is still there.
+fn look_by(due: Micros, limits: &Limits) -> Micros {
+    due.min(clock::now() + limits.vanished)
 }
 
 /// A decided answer: the reply and the bytes for the client that are ready so far.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    pub(crate) reply: Reply,
+    pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
     pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
@@ -73,13 +80,13 @@ pub(crate) async fn begin(
     upstream: &mut Upstream,
     x: &Exchange,
     limits: &Limits,
-    deadline: HeadDeadline,
+    deadline: HeadDeadline<'_>,
 ) -> Result<Begun, Failure> {
-    let mut reply = Reply::new(x, limits);
+    let mut reply = Box::new(Reply::new(x, limits));
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut received = false;
-    client.set_deadline(Some(deadline.due));
+    client.set_deadline(Some(look_by(deadline.due, limits)));
     loop {
         let (scratch, count) = match next(client, upstream, limits).await {
             Event::Bytes(scratch, count) => (scratch, count),
@@ -93,7 +100,14 @@ pub(crate) async fn begin(
                     raw: None,
                 });
             }
-            Event::Late => return Err(late(deadline.cause)),
+            Event::Late if clock::now() >= deadline.due => return Err(late(deadline.cause)),
+            Event::Late if deadline.endpoint.reach.is_gone_for(limits.vanished) => {
+                return Err(vanished());
+            }
+            Event::Late => {
+                client.set_deadline(Some(look_by(deadline.due, limits)));
+                continue;
+            }
         };
         if count == 0 && !reply.has_head() {
             return Err(closed_early(received));
@@ -111,7 +125,7 @@ pub(crate) async fn begin(
                 raw: Some(raw),
             });
         } else if reply.holds() {
-            client.set_deadline(Some(clock::now() + limits.first_event_hold));
+            client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
         if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
             client.set_deadline(None);
@@ -163,6 +177,7 @@ fn first_bytes(
 pub(crate) struct Way<'a> {
     pub(crate) upstream: &'a mut Upstream,
     pub(crate) lease: &'a mut Lease,
+    pub(crate) endpoint: &'a Endpoint,
     pub(crate) limits: &'a Limits,
     pub(crate) due: Option<Micros>,
 }
@@ -188,7 +203,7 @@ pub(crate) async fn finish(
     x: &mut Exchange,
     mut way: Way<'_>,
     begun: Begun,
-) -> Result<Reply, Failure> {
+) -> Result<Box<Reply>, Failure> {
     let Begun {
         mut reply,
         ready,
@@ -198,7 +213,7 @@ pub(crate) async fn finish(
     let mut head = OutBuffer::take();
     reply.write_head(x, client, &mut head);
     x.response.head_sent = true;
-    x.response.status = reply.head.status();
+    x.response.status = reply.status();
     let body = match &raw {
         Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
         None => &[],
@@ -221,21 +236,36 @@ async fn stream(
     reply: &mut Reply,
 ) -> Result<(), Failure> {
     let limits = way.limits;
+    let mut heard = true;
+    let mut idle_at = Micros(0);
     while !reply.is_done() {
         client.flush(limits).await?;
-        let idle_at = clock::now() + limits.stream_idle;
-        client.set_deadline(Some(way.due.map_or(idle_at, |due| due.min(idle_at))));
+        let now = clock::coarse();
+        if core::mem::take(&mut heard) {
+            idle_at = now + limits.stream_idle;
+        }
+        let due = way.due.map_or(idle_at, |due| due.min(idle_at));
+        client.set_deadline(Some(due.min(now + limits.vanished)));
         let failure = match next(client, way.upstream, limits).await {
             Event::Bytes(scratch, count) if count > 0 => {
                 forward(client, reply, (scratch, count)).await?;
                 way.first_token(reply, x);
+                heard = true;
                 continue;
             }
             Event::Bytes(..) if reply.ends_at_close() => break,
             Event::Bytes(..) => closed_mid_stream(),
             Event::Broken(error) => reset_mid_stream(&error),
+            // Clients hang up at the end mark; what is left is framing.
+            Event::ClientGone if reply.has_end_mark() => return Ok(()),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Stream)),
-            Event::Late if way.due.is_some_and(|due| due < idle_at) => out_of_time(),
+            Event::Late if clock::now() < due => {
+                if !way.endpoint.reach.is_gone_for(limits.vanished) {
+                    continue;
+                }
+                vanished_mid_stream()
+            }
+            Event::Late if due < idle_at => out_of_time(),
             Event::Late => idle(limits),
         };
         return Err(cut(client, reply, limits, failure).await);
@@ -313,6 +343,17 @@ fn late(cause: Cause) -> Failure {
         cause,
         "the endpoint did not begin its answer in time",
     )
+}
+
+/// As good as closed: nobody is there any more who would answer on this connection.
+fn vanished() -> Failure {
+    let message = "the endpoint refuses connections and has not begun its answer";
+    Failure::new(Phase::Head, Cause::ClosedEarly, message)
+}
+
+fn vanished_mid_stream() -> Failure {
+    let message = "the endpoint refuses connections and fell silent in mid-answer";
+    Failure::new(Phase::Stream, Cause::Cut, message)
 }
 
 fn closed_mid_stream() -> Failure {

@@ -10,7 +10,7 @@ use crate::failure::{Failure, Retry};
 use crate::pool::Pool;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-pub(crate) const MOST_RETRIES: usize = 2;
+const MOST_RETRIES: usize = 2;
 /// One retry per this many requests.
 const REQUESTS_PER_RETRY: i64 = 5;
 /// Retries that a quiet pool has saved up.
@@ -44,7 +44,7 @@ impl Budget {
 
 /// Whether `failure` of the latest attempt may be tried elsewhere; takes from the budget if so.
 pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
-    if !pool.inference || x.response.head_sent || x.attempts.len() > MOST_RETRIES {
+    if !pool.inference || x.response.head_sent || tries_are_over(x) {
         return false;
     }
     match failure.cause.row().retry {
@@ -52,6 +52,11 @@ pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
         Retry::Free => true,
         Retry::Budgeted => pool.budget.spend(),
     }
+}
+
+/// Whether the request was sent as often as it may be.
+pub(crate) fn tries_are_over(x: &Exchange) -> bool {
+    x.attempts.len() + x.resends > MOST_RETRIES
 }
 
 /// Statuses of an engine that another engine may answer better.

@@ -8,7 +8,8 @@
 use crate::deadline;
 use crate::listener::{self, Accepting};
 use crate::live::Shared;
-use std::cell::RefCell;
+use http1::ResponseHead;
+use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,8 +25,10 @@ pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
 const SPARE_BUFFERS: usize = 32;
 
 thread_local! {
+    static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static RESPONSE_HEADS: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A read buffer of [`SCRATCH_BYTES`], initialised, that goes back to the worker when dropped.
@@ -34,8 +37,13 @@ pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
     pub(crate) fn take() -> Self {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
-        Self(spare.unwrap_or_else(|| vec![0; SCRATCH_BYTES]))
+        // Mostly the one that was put back last, without a look at the stack of spare ones.
+        let mut buffer = LAST.take();
+        if buffer.is_empty() {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            buffer = spare.unwrap_or_else(|| vec![0; SCRATCH_BYTES]);
+        }
+        Self(buffer)
     }
 }
 
@@ -54,10 +62,13 @@ impl DerefMut for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
+        let before = LAST.replace(std::mem::take(&mut self.0));
+        if before.is_empty() {
+            return;
+        }
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < SPARE_BUFFERS {
-                spare.push(buffer);
+                spare.push(before);
             }
         });
     }
@@ -104,6 +115,23 @@ impl Drop for OutBuffer {
             }
         });
     }
+}
+
+/// An empty response head, with memory of an earlier one.
+pub(crate) fn take_response_head() -> ResponseHead {
+    RESPONSE_HEADS
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(ResponseHead::new)
+}
+
+/// Keeps the memory of a head that was written.
+pub(crate) fn keep_response_head(mut head: ResponseHead) {
+    head.clear();
+    RESPONSE_HEADS.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(head);
+        }
+    });
 }
 
 /// What a worker is told from outside.
@@ -180,7 +208,7 @@ pub(crate) struct Local {
     pub(crate) idle: crate::upstream::idle::Idle,
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
-    pub(crate) draws: std::cell::Cell<u64>,
+    pub(crate) draws: Cell<u64>,
 }
 
 impl Local {
@@ -190,9 +218,7 @@ impl Local {
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
             live: RefCell::new(arc_swap::Cache::new(shared.live.clone())),
-            draws: std::cell::Cell::new(
-                shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15),
-            ),
+            draws: Cell::new(shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
         }
     }
 

@@ -12,7 +12,6 @@ const FLOOR_TO_NGINX_MAX: f64 = 1.15;
 /// What one run found.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    cores: usize,
     rows: Vec<Row>,
     /// CPU per small request of the floor in ratio to nginx, where nginx took part.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,9 +91,7 @@ impl Report {
             .filter(small)
             .find(|row| row.proxy == Proxy::Nginx);
         let floor_to_nginx = nginx.map(|row| 1.0 / row.ratio.median);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            cores,
             rows,
             floor_to_nginx,
         }

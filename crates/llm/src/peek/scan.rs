@@ -64,7 +64,7 @@ impl Scanner {
     }
 
     /// The byte-at-a-time twin.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn scalar() -> Self {
         Self {
             #[cfg(target_arch = "x86_64")]

@@ -22,13 +22,31 @@ impl Reading {
                 seen,
             );
         } else if event.data == b"[DONE]" {
-            self.ended = Ended::Done;
+            self.end_mark(event, seen);
         } else {
             match self.api {
                 Api::Responses => self.response_event(event, seen),
                 Api::Messages => self.message_event(event, seen),
                 _ => self.chunk(event, seen),
             }
+        }
+    }
+
+    /// Whether an end mark now would end nothing. What is in events that are too long to look into
+    /// is unknown, so with one of those the mark is believed.
+    pub(super) fn lacks_finish(&self) -> bool {
+        let marks = matches!(self.api, Api::ChatCompletions | Api::Completions);
+        marks && !self.finished && self.oversized == 0
+    }
+
+    #[inline(never)]
+    fn end_mark(&mut self, event: &Event<'_>, seen: &mut Seen) {
+        if self.lacks_finish() {
+            self.cut(CutCause::Unfinished, event, seen);
+            // The client must not take the mark for an end.
+            seen.cut_at = Some(event.start);
+        } else {
+            self.ended = Ended::Done;
         }
     }
 
@@ -62,6 +80,7 @@ impl Reading {
             None if chunk.usage.is_none() => self.content(seen),
             None => {}
         }
+        self.finished |= choices.is_some_and(|choices| choices.finished);
         if choices.is_some_and(|choices| choices.aborted) {
             self.cut(CutCause::Abort, event, seen);
         }
@@ -126,14 +145,18 @@ impl Reading {
 
     fn error(&mut self, error: &[u8], event: &Event<'_>, seen: &mut Seen) {
         let status = status_of(error);
-        if self.first != Some(FirstEvent::Content) {
-            self.first = Some(FirstEvent::Error { status });
-        }
         seen.error_status = Some(status);
         self.cut(CutCause::Error { status }, event, seen);
     }
 
     fn cut(&mut self, cause: CutCause, event: &Event<'_>, seen: &mut Seen) {
+        let status = match cause {
+            CutCause::Error { status } => status,
+            CutCause::Abort | CutCause::Unfinished => 503,
+        };
+        if self.first != Some(FirstEvent::Content) {
+            self.first = Some(FirstEvent::Error { status });
+        }
         self.ended = Ended::Cut(cause);
         seen.cut_at = Some(event.end);
     }
@@ -198,13 +221,17 @@ struct Choices {
     text: bool,
     /// One was aborted.
     aborted: bool,
+    /// One told why it is finished.
+    finished: bool,
 }
 
 impl Choices {
     fn read(choices: &[u8]) -> Self {
         let mut all = Self::default();
         elements(choices, |choice| {
-            all.aborted |= find(choice, b"finish_reason") == Some(b"\"abort\"");
+            let reason = find(choice, b"finish_reason");
+            all.aborted |= reason == Some(b"\"abort\"");
+            all.finished |= reason.is_some_and(|reason| reason != b"null");
             all.text |= find(choice, b"delta").is_some_and(delta_has_content)
                 || find(choice, b"text").is_some_and(|text| text != b"\"\"");
             true

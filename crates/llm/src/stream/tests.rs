@@ -45,7 +45,7 @@ fn tells_opening_content_and_error_apart() {
             &[TEXT, r#"data: {"error":{"code":400}}"#],
             Some(Content),
         ),
-        (CHAT, &["data: [DONE]"], None),
+        (CHAT, &["data: [DONE]"], Some(Error { status: 503 })),
         (
             Api::Responses,
             &["event: response.created\ndata: {}"],
@@ -76,9 +76,19 @@ const fn error(status: u16) -> Ended {
     Ended::Cut(CutCause::Error { status })
 }
 
-const ENDINGS: [(Api, &str, Ended); 25] = [
-    (CHAT, "data: [DONE]", Ended::Done),
-    (CHAT, "data:[DONE]", Ended::Done),
+const ENDINGS: [(Api, &str, Ended); 27] = [
+    (CHAT, "data: [DONE]", Ended::Cut(CutCause::Unfinished)),
+    (CHAT, "data:[DONE]", Ended::Cut(CutCause::Unfinished)),
+    (
+        Api::Completions,
+        "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}\n\ndata: [DONE]",
+        Ended::Cut(CutCause::Unfinished),
+    ),
+    (
+        CHAT,
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\ndata: [DONE]",
+        Ended::Done,
+    ),
     (
         CHAT,
         r#"data: {"choices":[{"delta":{"content":"[DONE]"}}]}"#,
@@ -201,6 +211,25 @@ fn points_behind_the_event_that_cut() {
     assert_eq!(scan.ended(), Ended::Cut(CutCause::Abort));
     let later = scan.feed(b"data: {\"error\":{\"code\":500}}\n\n");
     assert_eq!(later, Seen::default());
+}
+
+#[test]
+fn an_end_mark_that_ends_nothing_is_not_for_the_client() {
+    let mark = b"data: [DONE]\n\n";
+    let mut scan = StreamScan::new(CHAT);
+    scan.feed(format!("{TEXT}\n\n").as_bytes());
+    for (at, byte) in mark.iter().enumerate() {
+        assert_eq!(scan.doubtful_bytes(), at);
+        let seen = scan.feed(&[*byte]);
+        let expected = (at + 1 == mark.len()).then_some(0);
+        assert_eq!(seen.cut_at, expected, "at {at}");
+    }
+    let piece = format!("{TEXT}\n\ndata: [DONE]\n\n");
+    let seen = StreamScan::new(CHAT).feed(piece.as_bytes());
+    assert_eq!(seen.cut_at, Some(TEXT.len() + 2));
+    let mut scan = StreamScan::new(CHAT);
+    scan.feed(br#"data: {"choices""#);
+    assert_eq!(scan.doubtful_bytes(), 0);
 }
 
 #[test]

@@ -32,6 +32,11 @@ fn average(pool: &PoolView, of: impl Fn(&EndpointView) -> Option<f32>) -> f64 {
     }
 }
 
+/// Not ejected, nor on trial.
+fn serves(health: &str) -> bool {
+    health == "up" || health.starts_with("suspect")
+}
+
 const POOL: [(&str, &str, OfPool); 8] = [
     (
         "inference_pool_average_queue_size",
@@ -82,7 +87,7 @@ const ENDPOINT: [(&str, &str, OfEndpoint); 2] = [
     (
         "penstock_endpoint_healthy",
         "0 while the endpoint is held for broken",
-        |one| f64::from(u8::from(one.state.health == "healthy")),
+        |one| f64::from(u8::from(serves(&one.state.health))),
     ),
 ];
 

@@ -2,7 +2,7 @@
 
 use crate::configured::{Configured, GATEWAY, pool, route, service, slice, to_pool};
 use crate::gateway::{connect, mock, penstock, post_with, read_answer};
-use crate::servers::echo;
+use crate::scripted::echo;
 use std::io::{BufReader, Write};
 
 const CHAT: &str =

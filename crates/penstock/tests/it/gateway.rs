@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything takes: a test that waits this long has failed.
@@ -25,14 +26,21 @@ pub(crate) struct Gateway {
     _process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Files that it was started from.
+    pub(crate) folder: Option<tempfile::TempDir>,
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, outside the range that outgoing connections take theirs from.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = (std::process::id() % 1_000) as u16 * 12;
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (begin.wrapping_add(next)) % 12_000;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 pub(crate) fn penstock(args: &[&str]) -> Command {
@@ -65,6 +73,7 @@ impl Gateway {
             _process: Running(child),
             address,
             admin,
+            folder: None,
         };
         wait_until(|| get(admin, "/readyz").is_some_and(|answer| answer.status == 200));
         gateway

@@ -12,12 +12,22 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod bytes;
+mod cancel;
 mod cli;
 mod configured;
+mod events;
+mod explain;
 mod files;
 mod gateway;
+mod names;
+mod queue;
 mod readme;
 mod reload;
+mod retries;
+mod scripted;
 mod servers;
 mod streams;
+mod telemetry;
 mod tidy;
+mod vanish;

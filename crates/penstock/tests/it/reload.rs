@@ -2,7 +2,7 @@
 
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::gateway::{connect, free_address, get, mock, post, read_answer, request, wait_until};
-use crate::servers::{Scripted, echo};
+use crate::scripted::{Scripted, echo};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! Those that hold most of the prompt, those that have the adapter, the least loaded, and a few at
 //! random, so that nobody is overlooked for ever. One pass and one selection, no sorting.
 
+use crate::names::Slots;
 use rand_core::Rng;
 
 /// Endpoints that are compared at most.
@@ -24,11 +25,39 @@ pub(crate) struct Rough {
     pub(crate) has_adapter: bool,
 }
 
+/// The endpoints that are kept; memory that is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// In ascending order once all are in.
+    pub(crate) slots: Vec<u32>,
+    marks: Slots,
+}
+
+impl Kept {
+    /// Keeps this one alone.
+    pub(crate) fn only(&mut self, slot: u32) {
+        self.clear();
+        self.slots.push(slot);
+    }
+
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.marks.clear();
+    }
+
+    fn push(&mut self, slot: u32) {
+        if !self.marks.contains(slot) {
+            self.marks.set(slot, true);
+            self.slots.push(slot);
+        }
+    }
+}
+
 /// Narrows `all` to the endpoints in `kept`. `turn` says where to begin among equals.
-pub(crate) fn narrow(all: &mut [Rough], turn: u32, rng: &mut impl Rng, kept: &mut Vec<u32>) {
+pub(crate) fn narrow(all: &mut [Rough], turn: u32, rng: &mut impl Rng, kept: &mut Kept) {
     kept.clear();
     if all.len() <= MOST_CANDIDATES {
-        kept.extend(all.iter().map(|rough| rough.slot));
+        kept.slots.extend(all.iter().map(|rough| rough.slot));
         return;
     }
     let count = all.len();
@@ -42,22 +71,22 @@ pub(crate) fn narrow(all: &mut [Rough], turn: u32, rng: &mut impl Rng, kept: &mu
     for _ in 0..RANDOM {
         let index = (u64::from(rng.next_u32()) * count as u64) >> 32;
         if let Some(rough) = all.get(index as usize) {
-            push(kept, rough.slot);
+            kept.push(rough.slot);
         }
     }
-    let rest = MOST_CANDIDATES - kept.len().min(MOST_CANDIDATES);
+    let rest = MOST_CANDIDATES - kept.slots.len().min(MOST_CANDIDATES);
     all.select_nth_unstable_by(rest.min(count - 1), |a, b| {
         a.load_seconds.total_cmp(&b.load_seconds)
     });
     for rough in all.iter().take(rest) {
-        push(kept, rough.slot);
+        kept.push(rough.slot);
     }
     // Candidates stand in the order of their slots, as in a short list.
-    kept.sort_unstable();
+    kept.slots.sort_unstable();
 }
 
 /// Keeps the `most` endpoints with the least key; those without a key are passed over.
-fn take(all: &[Rough], most: usize, kept: &mut Vec<u32>, key: impl Fn(&Rough) -> Option<f32>) {
+fn take(all: &[Rough], most: usize, kept: &mut Kept, key: impl Fn(&Rough) -> Option<f32>) {
     let mut best = [(f32::INFINITY, u32::MAX); HOLDERS];
     let most = most.min(HOLDERS);
     let mut filled = 0;
@@ -81,13 +110,7 @@ fn take(all: &[Rough], most: usize, kept: &mut Vec<u32>, key: impl Fn(&Rough) ->
         }
     }
     for (_, slot) in best.iter().take(filled) {
-        push(kept, *slot);
-    }
-}
-
-fn push(kept: &mut Vec<u32>, slot: u32) {
-    if !kept.contains(&slot) {
-        kept.push(slot);
+        kept.push(*slot);
     }
 }
 
@@ -121,8 +144,9 @@ mod tests {
             .find(|rough| rough.load_seconds == 0.0)
             .unwrap()
             .slot;
-        let mut kept = Vec::new();
+        let mut kept = Kept::default();
         narrow(&mut all, 123, &mut Pcg32::seed_from_u64(1), &mut kept);
+        let kept = kept.slots;
         assert!(
             kept.len() <= MOST_CANDIDATES && kept.len() > 50,
             "{}",
@@ -137,8 +161,9 @@ mod tests {
     #[test]
     fn keeps_a_short_list_whole() {
         let mut all: Vec<Rough> = (0..64).map(rough).collect();
-        let mut kept = Vec::new();
+        let mut kept = Kept::default();
         narrow(&mut all, 5, &mut Pcg32::seed_from_u64(1), &mut kept);
+        let kept = kept.slots;
         assert_eq!(kept, (0..64).collect::<Vec<_>>());
     }
 }

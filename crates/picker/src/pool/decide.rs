@@ -82,13 +82,10 @@ impl Pool {
         }
     }
 
-    /// Puts into `memory.slots` the endpoints to compare.
+    /// Puts into `memory.kept` the endpoints to compare.
     fn gather(&mut self, ask: &Ask<'_>, memory: &mut Memory) -> Field {
         let Memory {
-            rough,
-            names,
-            slots,
-            ..
+            rough, names, kept, ..
         } = memory;
         rough.clear();
         let (mut usable, mut due) = (0, None);
@@ -115,8 +112,7 @@ impl Pool {
             && !ask.is_retry
             && !panic
         {
-            slots.clear();
-            slots.push(slot);
+            kept.only(slot);
             return Field {
                 considered,
                 panic: false,
@@ -148,10 +144,7 @@ impl Pool {
 
     fn narrow(&mut self, ask: &Ask<'_>, memory: &mut Memory) {
         let Memory {
-            rough,
-            names,
-            slots,
-            ..
+            rough, names, kept, ..
         } = memory;
         if rough.len() > narrow::MOST_CANDIDATES {
             let steps = self.shared.rates.decode_sequence_seconds * self.means.output_tokens;
@@ -176,6 +169,6 @@ impl Pool {
                 }
             }
         }
-        narrow::narrow(rough, self.turn, &mut self.rng, slots);
+        narrow::narrow(rough, self.turn, &mut self.rng, kept);
     }
 }

@@ -10,6 +10,7 @@ use crate::books::{Booking, Lesson};
 use crate::decision::{Basis, Decision, Row, Table};
 use crate::endpoint::{EndpointId, Load, Member};
 use crate::names::NameId;
+use crate::rates::Rates;
 use crate::saturation;
 use crate::spec::Profile;
 use crate::terms::{ADAPTER, Adapter, AskNumbers, Candidate, TERMS};
@@ -19,6 +20,10 @@ use crate::terms::{ADAPTER, Adapter, AskNumbers, Candidate, TERMS};
 pub(super) const FEW_ADAPTERS: usize = 4;
 /// What loading an adapter costs until it was seen, in seconds. An estimate.
 pub(super) const LOAD_PRIOR_SECONDS: f32 = 0.5;
+/// An idle endpoint that got no request in the time in which this many went to a mean member is
+/// doubted to be as slow as it was: it is taken for as fast as the fastest. An estimate: often
+/// enough to see a cure soon, seldom enough for a server that is slow indeed.
+const DOUBTED_AFTER: u32 = 8;
 
 impl Pool {
     pub(super) fn empty_table() -> Table {
@@ -57,11 +62,12 @@ impl Pool {
             table.targets.extend(ask.names().map(str::to_owned));
         }
         table.rows.clear();
-        table.rows.reserve_exact(of.slots.len());
+        table.rows.reserve_exact(of.kept.slots.len());
         let least = self.least_in_flight(&of.names);
-        for slot in &of.slots {
+        for slot in &of.kept.slots {
             self.candidates_of(*slot, ask, (&of.names, least), table);
         }
+        self.trust_the_doubted(&mut table.rows);
         let held = table.rows.iter().map(|row| row.candidate.held_blocks);
         table.ask.best_held_blocks = held.max().unwrap_or(0);
     }
@@ -139,19 +145,24 @@ impl Pool {
         let telemetry = &member.telemetry;
         let foreign = telemetry.foreign(self.now, self.median);
         let rates = member.learnt.rates(&self.shared);
-        let waiting = foreign.waiting + load.prefilling as f32;
+        // Everybody ahead takes a seat first.
+        let seats = foreign.waiting + load.prefilling as f32 + 1.0;
         Candidate {
             endpoint,
             target: 0,
             held_blocks: ask.held.blocks_of(endpoint).min(ask.blocks),
             in_flight: load.in_flight,
             prefilling: load.prefilling,
-            ahead_tokens: load.ahead_tokens(self.now, rates.prefill_token_seconds),
+            ahead_tokens: load.ahead_tokens(
+                self.now,
+                rates.prefill_token_seconds,
+                self.means.unstreamed,
+            ),
             foreign_waiting: foreign.waiting,
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),
-            seat_seconds: telemetry.seat_seconds(self.now, waiting, self.means.residence_seconds),
-            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens),
+            seat_seconds: seats * foreign.per_seat * self.means.residence_seconds,
+            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens, self.kv_share),
             kv_capacity: telemetry.kv_capacity.unwrap_or(0) as f32,
             rates,
             adapter: Adapter::NotNeeded,
@@ -159,6 +170,32 @@ impl Pool {
             target_excess: 0,
             health: load.health.standing(self.now),
         }
+    }
+
+    /// Gives the benefit of the doubt to endpoints that could not show their speed for long.
+    fn trust_the_doubted(&self, rows: &mut [Row]) {
+        let is_doubted = |row: &Row| {
+            let at = row.candidate.endpoint.slot as usize;
+            let (load, member) = (self.loads.get(at), self.members.get(at));
+            load.zip(member)
+                .is_some_and(|(load, member)| self.is_doubted(load, member))
+        };
+        if !rows.iter().any(is_doubted) {
+            return;
+        }
+        let rates = rows.iter().map(|row| row.candidate.rates);
+        let Some(fastest) = rates.reduce(Rates::least) else {
+            return;
+        };
+        for row in rows.iter_mut().filter(|row| is_doubted(row)) {
+            row.candidate.rates = fastest;
+        }
+    }
+
+    /// Whether an endpoint has been without requests for so long that its rates say little.
+    fn is_doubted(&self, load: &Load, member: &Member) -> bool {
+        let passed_over = self.turn.wrapping_sub(member.chosen_at_turn);
+        load.in_flight == 0 && passed_over >= DOUBTED_AFTER.saturating_mul(self.member_count)
     }
 
     fn adapter(&self, slot: u32, id: Option<NameId>) -> Adapter {
@@ -181,6 +218,20 @@ impl Pool {
             Adapter::Absent
         } else {
             Adapter::AbsentAndFull
+        }
+    }
+
+    fn note_turn(&mut self, slot: u32) {
+        let at = slot as usize;
+        let (Some(load), Some(member)) = (self.loads.get(at), self.members.get(at)) else {
+            return;
+        };
+        let doubted = self.is_doubted(load, member);
+        if let Some(member) = self.members.get_mut(at) {
+            member.chosen_at_turn = self.turn;
+            if doubted {
+                member.learnt.doubt(&self.shared);
+            }
         }
     }
 
@@ -218,6 +269,7 @@ impl Pool {
         };
         let (winner, target, held_blocks) =
             (candidate.endpoint, candidate.target, candidate.held_blocks);
+        self.note_turn(winner.slot);
         let reservation = self.book(booking);
         let table = Some(table);
         Some(Decision {

@@ -50,7 +50,9 @@ impl Pool {
             prefilling,
             kv_tokens: load.kv_tokens,
         };
-        member.telemetry.report(self.now, report, own);
+        member
+            .telemetry
+            .report(self.now, report, own, &mut self.kv_share);
         let foreign = member.telemetry.last_foreign();
         (load.foreign_waiting, load.foreign_running) = (foreign.waiting, foreign.running);
         if report.max_adapters.is_some() {
@@ -154,6 +156,7 @@ impl Pool {
         self.median = Foreign {
             waiting: self.median_of(|foreign| foreign.waiting),
             running: self.median_of(|foreign| foreign.running),
+            per_seat: self.median_of(|foreign| foreign.per_seat),
         };
     }
 

@@ -141,6 +141,9 @@ impl Pool {
         let decoding = self.now.seconds_since(first_token);
         let pace = decoding / tokens.saturating_sub(1).max(1) as f32;
         let streamed = tokens <= 1 || pace >= LEAST_PACE * self.shared.rates.decode_base_seconds;
+        if tokens >= LEAST_TOKENS {
+            blend(&mut self.means.unstreamed, if streamed { 0.0 } else { 1.0 });
+        }
         // Without a word of tokens nobody knows; an embedding has a prompt and no completion.
         let known = tokens > 0 || outcome.prompt_tokens > 0;
         if !streamed || !known {

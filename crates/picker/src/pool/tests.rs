@@ -61,7 +61,7 @@ fn report(running: f32, waiting: f32, kv_used: f32) -> Observation {
         running: Some(running),
         waiting: Some(waiting),
         kv_used: Some(kv_used),
-        kv_tokens: Some(400_000),
+        kv_tokens: Some(4_000_000),
         ..Report::default()
     })
 }
@@ -89,6 +89,17 @@ impl Bed {
             now: Micros(1_000_000),
             ids,
         }
+    }
+
+    /// A pool that is saturated never.
+    fn patient(members: usize) -> Self {
+        Self::with(
+            PoolSpec {
+                saturation_seconds: 1e9,
+                ..PoolSpec::default()
+            },
+            members,
+        )
     }
 
     fn pass(&mut self, milliseconds: u64) {

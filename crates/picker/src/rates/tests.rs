@@ -20,7 +20,7 @@ fn check_learns(base: f64, slope: f64) {
         let truth = base + slope * tokens;
         let off = (predicted - truth).abs() / truth;
         assert!(
-            off < 0.1,
+            off < 0.15,
             "{tokens} tokens: {predicted} s instead of {truth} s"
         );
     }

@@ -8,6 +8,7 @@ use crate::limits::Limits;
 use crate::listener::h1::Client;
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
+use crate::retry;
 use crate::upstream::h1::{self, Upstream, poll_write_two};
 use crate::worker::OutBuffer;
 use http1::Framing;
@@ -45,26 +46,34 @@ pub(super) async fn attempt(
         let sent = send(sending, client, x, &mut upstream, target).await;
         let begun = match sent {
             Ok(()) => {
-                let deadline = head_deadline(sending);
+                let deadline = head_deadline(sending, endpoint);
                 relay::begin(client, &mut upstream, x, sending.limits, deadline).await
             }
             Err(failure) => Err(failure),
         };
         match begun {
-            // The server closed an idle connection at the moment we used it: not a failure of the
-            // endpoint, which has not seen the request. Once, on a connection that is new.
-            Err(failure) if upstream.reused && failure.cause == Cause::ClosedEarly => fresh = true,
+            // The server closed an idle connection at the moment we used it: most likely no failure
+            // of the endpoint, which has not seen the request. Once, on a connection that is new.
+            Err(failure)
+                if upstream.reused
+                    && failure.cause == Cause::ClosedEarly
+                    && !retry::tries_are_over(x) =>
+            {
+                fresh = true;
+                x.resends += 1;
+            }
             Err(failure) => return Err(failure),
             Ok(begun) => return Ok((upstream, begun)),
         }
     }
 }
 
-fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
-    let now = clock::now();
+fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
+    let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
+        endpoint,
     };
     if let Some(within) = sending.timeouts.backend_request
         && now + within < deadline.due
@@ -77,6 +86,7 @@ fn head_deadline(sending: &Sending<'_>) -> HeadDeadline {
         deadline = HeadDeadline {
             due,
             cause: Cause::RouteTimeout,
+            endpoint,
         };
     }
     deadline
@@ -131,7 +141,7 @@ async fn send(
     };
     x.head.write(framing, &mut head);
     let mut done = 0;
-    client.set_deadline(Some(clock::now() + limits.write_stall));
+    client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
         let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
         if written.is_ready() {

@@ -81,7 +81,7 @@ impl Client {
     /// Reads the next request whole, head and body, into `exchange`.
     async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
         if self.carry.is_empty() {
-            self.deadline.set(clock::now() + limits.keep_alive);
+            self.deadline.set(clock::coarse() + limits.keep_alive);
             let Some((scratch, count)) = self.read_first().await else {
                 return Ok(Next::Closed);
             };
@@ -240,7 +240,7 @@ impl Client {
                 self.offer(b"HTTP/1.1 100 Continue\r\n\r\n", b"").await?;
                 self.flush(limits).await?;
             }
-            self.deadline.set(clock::now() + limits.body_idle);
+            self.deadline.set(clock::coarse() + limits.body_idle);
             match self.read_more().await {
                 Ok(0) => return Err(Failure::client_gone(Phase::Body)),
                 Ok(_) => {}

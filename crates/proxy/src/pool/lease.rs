@@ -45,7 +45,7 @@ impl Lease {
         };
         if !std::mem::replace(&mut self.shrunk, true) {
             self.pool
-                .act(|state| state.first_token(clock::now(), reservation));
+                .act(|state| state.first_token(clock::coarse(), reservation));
         }
     }
 

@@ -1,8 +1,8 @@
 //! What servers say of themselves: `/metrics` often, `/v1/models` now and then.
 //!
 //! Own dispatches are the primary load signal; scrapes correct them and show foreign load. A
-//! server with work is asked every [`BUSY`], a quiet one every [`QUIET`], one that fails or has no
-//! metrics more and more seldom. A failed scrape is told to the picker as such: it never reads as
+//! server with work is asked every [`BUSY`], a quiet one or one that refuses connections every
+//! [`QUIET`], one that fails or has no metrics more and more seldom. A failed scrape is told to the picker as such: it never reads as
 //! an idle server.
 
 use super::{Endpoint, Pool, models};
@@ -11,6 +11,7 @@ use crate::live::Shared;
 use crate::upstream::fetch::Fetcher;
 use llm::EngineReport;
 use picker::{Observation, Report};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,30 +45,49 @@ async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
             models_due = clock::now() + again;
         }
         let scraped = scrape(&mut fetcher, &mut report).await;
-        failures = if scraped {
+        failures = if scraped == Scraped::Report {
             0
         } else {
             failures.saturating_add(1)
         };
-        let observation = if scraped {
+        let observation = if scraped == Scraped::Report {
             Observation::Report(plain(&report))
         } else {
             Observation::ScrapeFailed
         };
+        match scraped {
+            Scraped::Report | Scraped::NoReport => endpoint.reach.answered(),
+            Scraped::Refused => endpoint.reach.refused(),
+            Scraped::Failed => {}
+        }
         let busy = pool.observe(endpoint, observation);
         let pause = match failures {
             0 if busy => BUSY,
             0..=3 => QUIET,
+            _ if scraped == Scraped::Refused => QUIET,
             _ => (QUIET * failures.min(10)).min(MOST_PATIENT),
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn scrape(fetcher: &mut Fetcher, report: &mut EngineReport) -> bool {
+/// How a scrape ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scraped {
+    Report,
+    /// An answer, but no metrics in it.
+    NoReport,
+    /// Nobody listens there.
+    Refused,
+    Failed,
+}
+
+async fn scrape(fetcher: &mut Fetcher, report: &mut EngineReport) -> Scraped {
     match fetcher.get("/metrics", MOST_BYTES, DEADLINE).await {
-        Ok((200, body)) => llm::scan_metrics(body, report).is_ok(),
-        _ => false,
+        Ok((200, body)) if llm::scan_metrics(body, report).is_ok() => Scraped::Report,
+        Ok(_) => Scraped::NoReport,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Scraped::Refused,
+        Err(_) => Scraped::Failed,
     }
 }
 

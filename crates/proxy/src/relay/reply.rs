@@ -7,9 +7,9 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::h1::Client;
-use crate::worker::OutBuffer;
+use crate::worker::{self, OutBuffer};
 use http1::{BodyReader, Framing, Parsed, ResponseHead};
-use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan};
+use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
 
 /// What is read from the body on the side.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ enum Outgoing {
 /// A response and its progress.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub(crate) head: ResponseHead,
+    head: ResponseHead,
     limits: http1::Limits,
     reader: BodyReader,
     scan: Scan,
@@ -40,6 +40,14 @@ pub(crate) struct Reply {
     api: Api,
     was_head: bool,
     has_head: bool,
+    /// What the head said, for the time after it was written and its memory given back.
+    status: u16,
+    came: Framing,
+    keeps: bool,
+    /// Usage of a body that came whole.
+    whole: Option<Usage>,
+    /// Body bytes have been read.
+    begun: bool,
     framing: Outgoing,
     /// Bytes came after the end of the response: the connection is not reused.
     extra: bool,
@@ -48,12 +56,14 @@ pub(crate) struct Reply {
     ended: bool,
     sent: u64,
     asked_model: Option<String>,
+    /// The end of an event stream so far that may turn out to be an end mark of no end.
+    doubtful: Vec<u8>,
 }
 
 impl Reply {
     pub(crate) fn new(x: &Exchange, limits: &Limits) -> Self {
         Self {
-            head: ResponseHead::new(),
+            head: worker::take_response_head(),
             limits: limits.http1,
             reader: BodyReader::new(Framing::None, &limits.http1),
             scan: Scan::Nothing,
@@ -61,12 +71,18 @@ impl Reply {
             api: x.api,
             was_head: x.head.method() == "HEAD",
             has_head: false,
+            status: 0,
+            came: Framing::None,
+            keeps: false,
+            whole: None,
+            begun: false,
             framing: Outgoing::Raw,
             extra: false,
             cut: false,
             ended: false,
             sent: 0,
             asked_model: x.renamed.then(|| x.model.clone()),
+            doubtful: Vec::new(),
         }
     }
 
@@ -94,9 +110,12 @@ impl Reply {
 
     fn prepare(&mut self) {
         self.has_head = true;
-        self.reader = BodyReader::new(self.head.framing(), &self.limits);
+        self.status = self.head.status();
+        self.came = self.head.framing();
+        self.keeps = self.head.keep_alive();
+        self.reader = BodyReader::new(self.came, &self.limits);
         let is_stream = self.head.is_event_stream();
-        let has_body = self.head.framing() != Framing::None;
+        let has_body = self.came != Framing::None;
         self.scan = match self.api {
             Api::Other => Scan::Nothing,
             _ if is_stream => Scan::Stream(Box::new(StreamScan::new(self.api))),
@@ -114,16 +133,18 @@ impl Reply {
         }
     }
 
+    /// The engine's status; 0 until its head has come.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self.scan, Scan::Stream(_))
     }
 
     /// An event stream with status 200 that has shown no event yet.
     pub(crate) fn holds(&self) -> bool {
-        self.has_head
-            && self.is_stream()
-            && self.head.status() == 200
-            && self.first_event().is_none()
+        self.has_head && self.is_stream() && self.status == 200 && self.first_event().is_none()
     }
 
     fn first_event(&self) -> Option<FirstEvent> {
@@ -136,28 +157,34 @@ impl Reply {
     /// Whether the answer can go out now. `at_end`: the endpoint closed; `full`: no more is held.
     ///
     /// # Errors
-    /// The stream began with an error event.
+    /// The stream began with an error event, or has none at all.
     pub(crate) fn decided(&self, at_end: bool, full: bool) -> Result<bool, Failure> {
         if !self.has_head {
             return Ok(false);
         }
         if let Some(FirstEvent::Error { status }) = self.first_event()
-            && self.head.status() == 200
+            && self.status == 200
         {
             let message = "the engine answered with an error event in place of its first token";
             let cause = Cause::EngineErrorFirst { status };
             return Err(Failure::new(Phase::Head, cause, message));
         }
-        Ok(!self.holds() || at_end || full || self.reader.is_done())
+        if self.holds() && (at_end || self.reader.is_done()) {
+            let message = "the engine ended its event stream before the first event";
+            let cause = Cause::EngineErrorFirst { status: 502 };
+            return Err(Failure::new(Phase::Head, cause, message));
+        }
+        Ok(!self.holds() || full)
     }
 
     /// Whether body bytes go to the client as they came, framing and all.
     pub(crate) fn passes_raw(&self) -> bool {
-        self.framing == Outgoing::Raw && self.head.framing() != Framing::Close
+        self.framing == Outgoing::Raw && self.came != Framing::Close
     }
 
     /// Follows raw body bytes; returns how many belong to this response.
     pub(crate) fn scan_raw(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        self.scan_whole(bytes);
         let Self { reader, scan, .. } = self;
         let used = reader
             .feed(bytes, |part| {
@@ -170,6 +197,20 @@ impl Reply {
         Ok(used)
     }
 
+    /// A JSON body that came in one piece is read as one: cheaper than following it.
+    fn scan_whole(&mut self, bytes: &[u8]) {
+        if let (Scan::Body(_), Framing::Length(length)) = (&self.scan, self.came)
+            && !self.begun
+            && let Some(body) = usize::try_from(length)
+                .ok()
+                .and_then(|length| bytes.get(..length))
+        {
+            self.whole = llm::body_usage(body, self.api);
+            self.scan = Scan::Nothing;
+        }
+        self.begun = true;
+    }
+
     /// Takes body bytes off their framing and appends to `ready` what the client gets of them.
     pub(crate) fn take(&mut self, bytes: &[u8], ready: &mut Vec<u8>) -> Result<(), Failure> {
         let Self {
@@ -177,6 +218,7 @@ impl Reply {
             scan,
             rename,
             cut,
+            doubtful,
             ..
         } = self;
         let mut put = |part: &[u8]| match rename {
@@ -189,7 +231,13 @@ impl Reply {
                 Scan::Stream(scan) => {
                     let seen = scan.feed(part);
                     *cut = seen.cut_at.is_some();
-                    put(seen.cut_at.and_then(|at| part.get(..at)).unwrap_or(part));
+                    let part = seen.cut_at.and_then(|at| part.get(..at)).unwrap_or(part);
+                    let doubt = scan.doubtful_bytes();
+                    if doubt == 0 && doubtful.is_empty() {
+                        put(part);
+                    } else {
+                        settle_doubt(doubtful, (part, doubt, *cut), &mut put);
+                    }
                 }
                 Scan::Body(scan) => {
                     scan.feed(part);
@@ -209,7 +257,7 @@ impl Reply {
 
     /// The head for the client, with the framing that the client can read.
     pub(crate) fn write_head(&mut self, x: &mut Exchange, client: &Client, out: &mut Vec<u8>) {
-        let came = self.head.framing();
+        let came = self.came;
         if self.framing == Outgoing::Raw && came == Framing::Close {
             self.framing = Outgoing::Chunked;
         }
@@ -226,6 +274,7 @@ impl Reply {
         x.keep_alive &= self.framing != Outgoing::Close;
         crate::headers::respond(x, &mut self.head);
         self.head.write(framing, x.keep_alive, out);
+        worker::keep_response_head(std::mem::replace(&mut self.head, ResponseHead::new()));
     }
 
     /// One write: the head so far, then payload in our framing, or raw bytes.
@@ -277,7 +326,7 @@ impl Reply {
             return Ok(());
         };
         let mut event = OutBuffer::take();
-        if !scan.at_event_border() {
+        if !scan.at_event_border() && self.doubtful.is_empty() {
             // What the client has of the last event is not an event: end it, unfinished.
             event.extend_from_slice(b"\n\n");
         }
@@ -288,6 +337,11 @@ impl Reply {
 
     pub(crate) fn is_done(&self) -> bool {
         self.reader.is_done() || self.cut
+    }
+
+    /// Whether the client has the last event of its stream.
+    pub(crate) fn has_end_mark(&self) -> bool {
+        matches!(&self.scan, Scan::Stream(scan) if scan.ended() == Ended::Done)
     }
 
     /// Whether an end of the connection is the end of the body.
@@ -310,7 +364,7 @@ impl Reply {
         );
         let ended = self.reader.is_done() || self.reader.ends_at_close();
         let open = matches!(scan.ended(), Ended::Open);
-        (marks && ended && open && self.head.status() == 200).then(|| {
+        (marks && ended && open && self.status == 200).then(|| {
             let message = "the engine ended its stream without the end mark";
             Failure::new(Phase::Stream, Cause::Cut, message)
         })
@@ -318,14 +372,14 @@ impl Reply {
 
     pub(crate) fn reusable(&self) -> bool {
         let complete = self.reader.is_done() && !self.extra;
-        complete && self.head.keep_alive() && !self.reader.ends_at_close()
+        complete && self.keeps && !self.reader.ends_at_close()
     }
 
     /// What was learnt from the body, for the log, the metrics and the picker.
     pub(crate) fn record(&self, x: &mut Exchange) {
         x.response.bytes = self.sent;
         x.response.usage = match &self.scan {
-            Scan::Nothing => None,
+            Scan::Nothing => self.whole,
             Scan::Body(scan) => scan.usage(),
             Scan::Stream(scan) => Some(scan.usage()),
         };
@@ -333,6 +387,23 @@ impl Reply {
             x.response.events = scan.events();
         }
     }
+}
+
+/// Passes on what is certain of `doubtful` and the bytes after it: all but the last `doubt` bytes,
+/// and nothing of an end mark that cut the stream.
+fn settle_doubt(
+    doubtful: &mut Vec<u8>,
+    (part, doubt, cut): (&[u8], usize, bool),
+    put: &mut impl FnMut(&[u8]),
+) {
+    if cut && part.is_empty() {
+        doubtful.clear();
+        return;
+    }
+    doubtful.extend_from_slice(part);
+    let certain = doubtful.len().saturating_sub(doubt);
+    put(doubtful.get(..certain).unwrap_or_default());
+    doubtful.drain(..certain);
 }
 
 fn bad_response(refusal: &http1::Refusal) -> Failure {

@@ -48,7 +48,7 @@ pub(crate) fn keep(upstream: Upstream, endpoint: &Endpoint, idle: &Idle, limits:
     idle.put(
         endpoint.uid,
         upstream.stream,
-        clock::now(),
+        clock::coarse(),
         limits.upstream_idle,
     );
 }

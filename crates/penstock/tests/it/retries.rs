@@ -1,0 +1,221 @@
+//! Other endpoints for requests that failed, and endpoints that fail: tried little, used again soon.
+
+use crate::gateway::{Gateway, post, wait_until};
+use crate::servers::{CHAT, Open, Server, chat};
+use std::time::{Duration, Instant};
+
+fn ask(gateway: &Gateway, stream: bool) -> u16 {
+    let answer = post(gateway.address, CHAT, &chat("llama", "hello", 2, stream));
+    if answer.status == 200 && stream {
+        assert!(answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
+    }
+    answer.status
+}
+
+#[test]
+fn a_few_failures_are_invisible() {
+    for fault in [
+        "500:count=2",
+        "503:count=2",
+        "429:count=2",
+        "refuse:count=3",
+        "dead:count=3",
+    ] {
+        let [one, two] = Server::llamas();
+        let gateway = Gateway::over(&[&one, &two]);
+        gateway.knows(&["llama"]);
+        one.fault(fault);
+        for number in 0..8 {
+            assert_eq!(ask(&gateway, number % 2 == 0), 200, "{fault}");
+        }
+    }
+}
+
+#[test]
+fn no_request_is_tried_more_than_three_times() {
+    let servers: [Server; 4] = Server::llamas();
+    let gateway = Gateway::over(&servers.each_ref());
+    for server in &servers {
+        server.fault("500");
+    }
+    assert_eq!(ask(&gateway, true), 500);
+    let tries: usize = servers.iter().map(Server::count).sum();
+    assert_eq!(tries, 3);
+    for server in &servers {
+        server.cure();
+        server.fault("refuse");
+    }
+    assert!(ask(&gateway, false) >= 502);
+    let tries: usize = servers.iter().map(Server::count).sum();
+    assert_eq!(
+        tries, 6,
+        "kept connections that are closed at once count too"
+    );
+    assert_eq!(gateway.metric("penstock_endpoint_healthy"), 4.0);
+}
+
+#[test]
+fn retries_that_repeat_work_stay_within_a_fifth() {
+    let [one, two] = Server::llamas();
+    let gateway = Gateway::over(&[&one, &two]);
+    one.fault("500");
+    two.fault("500");
+    for _ in 0..60 {
+        assert_eq!(ask(&gateway, false), 500);
+    }
+    let tries = one.count() + two.count();
+    // Ten were saved up, then one for five requests.
+    assert!((60 + 10..=60 + 10 + 12 + 1).contains(&tries), "{tries}");
+}
+
+#[test]
+fn nothing_is_tried_again_after_the_first_byte() {
+    let [one, two] = Server::llamas();
+    let gateway = Gateway::over(&[&one, &two]);
+    one.fault("reset:after=1");
+    two.fault("reset:after=1");
+    let answer = post(gateway.address, CHAT, &chat("llama", "hello", 5, true));
+    assert!(answer.body.contains("stream_cut"), "{answer:?}");
+    assert_eq!(one.count() + two.count(), 1);
+    assert_eq!(gateway.metric("penstock_retries_total"), 0.0);
+}
+
+#[test]
+fn plain_services_are_not_tried_again() {
+    let server = Server::llama();
+    let gateway = Gateway::over(&[&server]);
+    server.fault("500");
+    assert_eq!(ask(&gateway, false), 500);
+    assert_eq!(server.count(), 1);
+}
+
+/// The share of a bad server among `requests`, then the time until it is used again once cured.
+fn cost_of(fault: &str, requests: usize) -> (usize, Duration) {
+    let [bad, good] = Server::llamas();
+    let gateway = Gateway::over(&[&bad, &good]);
+    gateway.knows(&["llama"]);
+    bad.fault(fault);
+    for _ in 0..requests {
+        assert_eq!(ask(&gateway, true), 200, "{fault}");
+    }
+    let cost = bad.count();
+    assert!(gateway.metric("penstock_endpoint_healthy") < 2.0);
+    bad.cure();
+    bad.forget();
+    let cured = Instant::now();
+    wait_until(|| {
+        ask(&gateway, true);
+        bad.received()
+            .iter()
+            .any(|one| one.end.as_deref() == Some("complete"))
+    });
+    let taken = cured.elapsed();
+    gateway.is_quiet();
+    (cost, taken)
+}
+
+#[test]
+fn a_server_that_fails_fast_costs_little_and_is_used_again_soon() {
+    for fault in ["500", "refuse", "error-event"] {
+        let begun = Instant::now();
+        let (cost, taken) = cost_of(fault, 60);
+        // Three to be held for broken, then a trial now and then.
+        let trials = begun.elapsed().as_millis() / 400;
+        assert!(cost <= 4 + trials as usize, "{fault}: {cost} of 60");
+        assert!(taken < Duration::from_millis(2200), "{fault}: {taken:?}");
+    }
+}
+
+#[test]
+fn when_all_are_bad_requests_are_still_tried() {
+    let servers: [Server; 2] = Server::llamas();
+    let gateway = Gateway::over(&servers.each_ref());
+    for server in &servers {
+        server.fault("500");
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(&gateway, false), 500);
+    }
+    let before = servers[0].count() + servers[1].count();
+    assert_eq!(ask(&gateway, false), 500);
+    assert!(servers[0].count() + servers[1].count() > before);
+    for server in &servers {
+        server.cure();
+    }
+    assert_eq!(ask(&gateway, false), 200);
+}
+
+#[test]
+fn a_server_that_hangs_is_avoided_while_it_hangs() {
+    let [bad, good] = Server::llamas();
+    let gateway = Gateway::over(&[&bad, &good]);
+    gateway.knows(&["llama"]);
+    for _ in 0..4 {
+        assert_eq!(ask(&gateway, true), 200);
+    }
+    bad.fault("hang");
+    bad.forget();
+    good.forget();
+    // Clients that give up after a second, one after the other, as impatient people do.
+    let mut hung = Vec::new();
+    let begun = Instant::now();
+    let mut served = 0;
+    while served < 40 {
+        let stream = crate::servers::sent(gateway.address, &chat("llama", "hello", 2, true));
+        stream
+            .set_read_timeout(Some(Duration::from_millis(1000)))
+            .unwrap();
+        let mut byte = [0];
+        match std::io::Read::read(&mut &stream, &mut byte) {
+            Ok(1) => served += 1,
+            _ => hung.push(stream),
+        }
+        assert!(hung.len() <= 6, "{} hang, {served} were served", hung.len());
+    }
+    let _ = begun;
+    bad.cure();
+    drop(hung);
+    bad.forget();
+    let cured = Instant::now();
+    wait_until(|| {
+        ask(&gateway, true);
+        bad.received()
+            .iter()
+            .any(|one| one.end.as_deref() == Some("complete"))
+    });
+    assert!(
+        cured.elapsed() < Duration::from_millis(2200),
+        "{:?}",
+        cured.elapsed()
+    );
+    gateway.is_quiet();
+}
+
+#[test]
+fn a_server_that_went_away_in_mid_stream_leaves_nothing_behind() {
+    let [one, two] = Server::llamas();
+    let gateway = Gateway::over(&[&one, &two]);
+    one.slow(20.0);
+    two.slow(20.0);
+    let mut open: Vec<Open> = (0..4)
+        .map(|number| {
+            Open::post(
+                gateway.address,
+                &chat("llama", &format!("number {number}"), 20, true),
+            )
+        })
+        .collect();
+    drop(one);
+    two.slow(1.0);
+    let ends: Vec<String> = open.iter_mut().map(Open::rest).collect();
+    let cut = ends
+        .iter()
+        .filter(|body| body.contains("stream_cut"))
+        .count();
+    let whole = ends
+        .iter()
+        .filter(|body| body.ends_with("data: [DONE]\n\n"))
+        .count();
+    assert_eq!((cut, whole), (2, 2), "{ends:?}");
+    gateway.is_quiet();
+}
