@@ -127,7 +127,8 @@ fn find<'a>(list: &'a Value, key: &str, wanted: &str) -> &'a Value {
         .into_iter()
         .flatten()
         .find(|one| one[key] == wanted);
-    found.unwrap_or_else(|| panic!("no {key} {wanted} in {list}"))
+    assert!(found.is_some(), "no {key} {wanted} in {list}");
+    found.unwrap()
 }
 
 fn with_port(text: &str, address: SocketAddr) -> String {

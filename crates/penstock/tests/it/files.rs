@@ -16,9 +16,9 @@ fn marked(name: &str, matches: &str) -> String {
     )
 }
 
-#[test]
-fn requests_find_the_most_specific_rule() {
-    let rules = [
+/// What rules on `a.example` ask for; each is named after it.
+fn rules() -> String {
+    [
         marked("exact", "{path: {type: Exact, value: /v1/exact}}"),
         marked("short", "{path: {value: /v1}}"),
         marked("long", "{path: {value: /v1/long}}"),
@@ -43,14 +43,19 @@ fn requests_find_the_most_specific_rule() {
             "either",
             "{path: {type: Exact, value: /one}}, {path: {type: Exact, value: /two}}",
         ),
-    ];
+    ]
+    .join(", ")
+}
+
+#[test]
+fn requests_find_the_most_specific_rule() {
     let other = marked("other", "{path: {value: /}}");
     let wildcard = marked("wildcard", "{path: {value: /}}");
     let text = [
         GATEWAY.to_owned(),
         route(
             "a",
-            &format!("hostnames: [a.example], rules: [{}]", rules.join(", ")),
+            &format!("hostnames: [a.example], rules: [{}]", rules()),
         ),
         route("b", &format!("hostnames: [b.example], rules: [{other}]")),
         route(
