@@ -115,6 +115,7 @@ impl Admin {
             "/metrics" => self.metrics(),
             "/version" => json(&Version {
                 version: env!("CARGO_PKG_VERSION"),
+                configuration: self.proxy.live().version,
             }),
             "/debug/decisions" => self.decisions(request.uri().query().unwrap_or("")),
             "/debug/config" => self.configuration(),
@@ -162,7 +163,7 @@ const INDEX: &str = "\
 /livez            the process runs
 /readyz           all listeners are bound
 /metrics          OpenMetrics
-/version          JSON
+/version          of the program and of its configuration, JSON
 /debug/config     snapshot, version and statuses, JSON
 /debug/pools      pools and endpoints as the picker sees them, JSON
 /debug/decisions  the last decisions, one JSON object a line; ?id= selects one
@@ -171,6 +172,8 @@ const INDEX: &str = "\
 #[derive(Serialize)]
 struct Version {
     version: &'static str,
+    /// Counts configurations that were put in force.
+    configuration: u64,
 }
 
 #[derive(Serialize)]

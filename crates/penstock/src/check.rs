@@ -11,15 +11,18 @@ use std::process::ExitCode;
 struct Report<'a> {
     refused: &'a [ConfigError],
     warnings: &'a [ConfigError],
+    problems: &'a [config::Problem],
     statuses: &'a config::Statuses,
 }
 
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let loaded = control::files::load(&args.paths);
     let compiled = config::compile(&loaded.objects);
+    let problems = compiled.statuses.problems();
     let report = Report {
         refused: &loaded.errors,
         warnings: &loaded.warnings,
+        problems: &problems,
         statuses: &compiled.statuses,
     };
     let out = match args.output {
@@ -27,7 +30,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Output::Text => text(&report, &compiled),
     };
     std::io::stdout().write_all(out.as_bytes())?;
-    let refused = !loaded.errors.is_empty() || !compiled.statuses.problems().is_empty();
+    let refused = !loaded.errors.is_empty() || !problems.is_empty();
     Ok(if refused {
         ExitCode::from(2)
     } else {
@@ -43,8 +46,7 @@ fn text(report: &Report<'_>, compiled: &config::Compiled) -> String {
     for warning in report.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
-    let problems = report.statuses.problems();
-    for problem in &problems {
+    for problem in report.problems {
         let _ = writeln!(out, "problem: {problem}");
     }
     for status in &report.statuses.objects {
@@ -78,7 +80,7 @@ fn text(report: &Report<'_>, compiled: &config::Compiled) -> String {
         snapshot.pools.len(),
         snapshot.services.len(),
         report.refused.len(),
-        problems.len()
+        report.problems.len()
     );
     out
 }

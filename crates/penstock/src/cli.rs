@@ -88,6 +88,16 @@ pub(crate) struct RunArgs {
     /// A model server to put behind the address; repeat for more.
     #[arg(long = "endpoint", value_name = "URL", conflicts_with = "paths")]
     pub(crate) endpoints: Vec<String>,
+    /// Ports of this machine that are asked for model servers when neither files nor endpoints are
+    /// given; none that answers: two simulated servers are started.
+    #[arg(
+        long,
+        env = "PENSTOCK_DISCOVER",
+        value_delimiter = ',',
+        default_values_t = crate::discover::PORTS.map(|(port, _)| port),
+        value_name = "PORT"
+    )]
+    pub(crate) discover: Vec<u16>,
     /// Where clients connect. Files name their own listeners; then this is not used.
     #[arg(long, env = "PENSTOCK_LISTEN", default_value = DEFAULT_LISTEN, value_name = "ADDRESS")]
     pub(crate) listen: SocketAddr,

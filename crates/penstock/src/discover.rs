@@ -21,24 +21,34 @@ const MOST_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) address: SocketAddr,
-    /// What usually listens there.
-    pub(crate) usual: &'static str,
+    /// What usually listens there, if it is a usual port.
+    pub(crate) usual: Option<&'static str>,
 }
 
-/// Asks all usual ports at once. Ports in `ours` are never asked: they lead back here.
-pub(crate) fn local(ours: &[u16]) -> Vec<Found> {
-    let asking: Vec<_> = PORTS
+/// Asks all `ports` at once. Ports in `ours` are never asked: they lead back here.
+pub(crate) fn local(ports: &[u16], ours: &[u16]) -> Vec<Found> {
+    let asking: Vec<_> = ports
         .iter()
-        .filter(|(port, _)| !ours.contains(port))
-        .map(|&(port, usual)| {
+        .filter(|port| !ours.contains(port))
+        .map(|&port| {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            std::thread::spawn(move || serves_models(address).then_some(Found { address, usual }))
+            std::thread::spawn(move || {
+                serves_models(address).then(|| Found {
+                    address,
+                    usual: usual(port),
+                })
+            })
         })
         .collect();
     asking
         .into_iter()
         .filter_map(|asked| asked.join().ok().flatten())
         .collect()
+}
+
+fn usual(port: u16) -> Option<&'static str> {
+    let known = PORTS.iter().find(|(usual, _)| *usual == port);
+    known.map(|(_, name)| *name)
 }
 
 /// Whether `address` answers `GET /v1/models` as an OpenAI-compatible server does.

@@ -121,7 +121,7 @@ impl Drop for OutBuffer {
 pub(crate) fn take_response_head() -> ResponseHead {
     RESPONSE_HEADS
         .with_borrow_mut(Vec::pop)
-        .unwrap_or_else(ResponseHead::new)
+        .unwrap_or_default()
 }
 
 /// Keeps the memory of a head that was written.

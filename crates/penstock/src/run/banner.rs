@@ -42,11 +42,10 @@ fn where_from(origin: &Origin) -> Vec<String> {
         Origin::Endpoints => vec!["Serving the given endpoints.".to_owned()],
         Origin::Found(found) => {
             let mut lines = vec!["Found model servers on this machine:".to_owned()];
-            lines.extend(
-                found.iter().map(|one| {
-                    format!("  http://{} (the usual port of {})", one.address, one.usual)
-                }),
-            );
+            lines.extend(found.iter().map(|one| match one.usual {
+                Some(usual) => format!("  http://{} (the usual port of {usual})", one.address),
+                None => format!("  http://{}", one.address),
+            }));
             lines
         }
         Origin::Simulated(servers) => {

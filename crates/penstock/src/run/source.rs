@@ -60,7 +60,8 @@ impl Source {
         }
         let (origin, endpoints) = if args.endpoints.is_empty() {
             let ours = [args.listen.port(), args.admin.port()];
-            let found = tokio::task::spawn_blocking(move || discover::local(&ours)).await;
+            let ports = args.discover.clone();
+            let found = tokio::task::spawn_blocking(move || discover::local(&ports, &ours)).await;
             let found = found.unwrap_or_default();
             if found.is_empty() {
                 let servers = simulate(servers)

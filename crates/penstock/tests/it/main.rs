@@ -14,13 +14,18 @@
 
 mod bytes;
 mod cancel;
+mod cli;
+mod configured;
 mod events;
 mod explain;
+mod files;
 mod gateway;
 mod names;
 mod queue;
 mod readme;
+mod reload;
 mod retries;
+mod scripted;
 mod servers;
 mod streams;
 mod stress;
