@@ -7,7 +7,7 @@ use std::io::BufReader;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const CLIENTS: usize = 12;
-const REQUESTS: usize = 25;
+const REQUESTS: usize = 60;
 
 /// What one client saw.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Seen {
 }
 
 fn one_request(gateway: &Gateway, number: usize, seen: &Seen) {
-    let streamed = number % 3 != 0;
+    let streamed = !number.is_multiple_of(3);
     let prompt = format!("topic {} ", number % 7).repeat(40 + number % 50);
     let body = chat("llama", &prompt, 4, streamed);
     let count = |counter: &AtomicUsize| {

@@ -1,3 +1,5 @@
+//! What is learnt of speeds: fits, clamps, and never a number that is none.
+
 use super::*;
 use proptest::prelude::*;
 
