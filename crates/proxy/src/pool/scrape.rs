@@ -84,11 +84,18 @@ enum Scraped {
 
 async fn scrape(fetcher: &mut Fetcher, report: &mut EngineReport) -> Scraped {
     match fetcher.get("/metrics", MOST_BYTES, DEADLINE).await {
-        Ok((200, body)) if llm::scan_metrics(body, report).is_ok() => Scraped::Report,
+        Ok((200, body)) if llm::scan_metrics(body, report).is_ok() && tells_load(report) => {
+            Scraped::Report
+        }
         Ok(_) => Scraped::NoReport,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Scraped::Refused,
         Err(_) => Scraped::Failed,
     }
+}
+
+/// A page that names no load, such as one whose metrics were renamed, is silence, not idleness.
+fn tells_load(report: &EngineReport) -> bool {
+    report.running.is_some() || report.waiting.is_some() || report.kv_used.is_some()
 }
 
 /// The engine's report in the picker's terms.
