@@ -86,9 +86,10 @@ fn a_server_whose_metrics_lie_attracts_no_more_than_its_share() {
             wait_until(|| scraped(&servers[1]) > scrapes);
         }
         let shares = shares(&servers).map(|all| all - OTHERS);
-        eprintln!("{fault}: {shares:?}");
-        // Both are equally fast, but each learns for itself how fast: half, more or less.
-        assert!((10..=24).contains(&shares[0]), "{fault}: {shares:?}");
+        // Both are equally fast: half, and a few more until the lie is seen. A page that froze
+        // while others waited keeps requests away, which is the safe side.
+        let least = if fault == "metrics-frozen" { 0 } else { 10 };
+        assert!((least..=24).contains(&shares[0]), "{fault}: {shares:?}");
         drop(open);
         gateway.is_quiet();
     }
