@@ -17,6 +17,7 @@ mod cancel;
 mod events;
 mod explain;
 mod gateway;
+mod late;
 mod names;
 mod queue;
 mod readme;
