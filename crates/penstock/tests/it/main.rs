@@ -20,6 +20,7 @@ mod events;
 mod explain;
 mod files;
 mod gateway;
+mod late;
 mod names;
 mod queue;
 mod readme;
