@@ -166,12 +166,12 @@ class PrefixTrial:
     """Twelve long system prompts, each first asked once, all at the same time, then each twice more."""
 
     ROUNDS = 2
+    # Whether load spreads the prompts depends on the speed of both cores at that moment.
+    MOST_PRIMINGS = 6
 
     def __init__(self, run):
         self.run = run
-        # New text in every trial: no replica may know it already.
-        rng = random.Random()
-        self.prompts = [" ".join(rng.choice(WORDS) for _ in range(400)) for _ in range(12)]
+        self.prompts = []
 
     def ask(self, prompt, text, max_tokens):
         raw = self.run.openai.chat.completions.with_raw_response.create(
@@ -187,11 +187,18 @@ class PrefixTrial:
 
     def prime(self):
         """Side by side, so that load spreads them over both replicas: else one replica would hold them all."""
-        before = self.run.served()
-        in_threads(12, [lambda p=p: self.ask(p, "first", 64) for p in self.prompts], 60)
-        shares = self.run.wait_for_served(before, len(self.prompts))
-        expect(min(shares) >= 2, f"the prompts were not spread over the replicas: {shares}")
-        return shares
+        seen = []
+        for _ in range(self.MOST_PRIMINGS):
+            # New text every time: no replica may know it already.
+            self.prompts = [" ".join(random.choice(WORDS) for _ in range(400)) for _ in range(12)]
+            before = self.run.served()
+            in_threads(12, [lambda p=p: self.ask(p, "first", 64) for p in self.prompts], 60)
+            shares = self.run.wait_for_served(before, len(self.prompts))
+            if min(shares) >= 3:
+                return shares
+            seen.append(shares)
+            time.sleep(2)
+        raise Failed(f"the prompts were never spread over the replicas: {seen}")
 
     def measure(self):
         """Hit tokens of the follow-ups, those that perfect placement gives, and the follow-ups' usage."""

@@ -94,7 +94,12 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 }
 
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+    // Letters, digits and hyphens are what names are made of; this loop becomes vector code.
+    let plain = |byte: &u8| {
+        (byte | 0x20).wrapping_sub(b'a') < 26 || byte.wrapping_sub(b'0') < 10 || *byte == b'-'
+    };
+    let usual = text.iter().fold(true, |all, byte| all & plain(byte));
+    !text.is_empty() && (usual || text.iter().all(|byte| is_token_byte(*byte)))
 }
 
 /// What may not stand in a value: it could end the line or confuse a reader.

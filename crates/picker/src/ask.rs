@@ -32,6 +32,8 @@ pub struct Ask<'a> {
     pub exclude: &'a [EndpointId],
     /// An earlier try of this request failed: it is not used to try out an ejected endpoint.
     pub is_retry: bool,
+    /// The answer is streamed: its first token shows that the endpoint works.
+    pub streams: bool,
 }
 
 impl<'a> Ask<'a> {

@@ -18,6 +18,8 @@ pub(crate) struct Booking {
     /// Prompt and expected output.
     pub(crate) kv_tokens: u32,
     pub(crate) dispatched: Micros,
+    /// Its first token shows that the endpoint works.
+    pub(crate) streams: bool,
     pub(crate) first_token: Option<Micros>,
     /// What the time to its first token will teach.
     pub(crate) lesson: Lesson,
@@ -53,6 +55,9 @@ impl Booking {
         if load.prefilling == 0 {
             load.computing_since = self.dispatched;
         }
+        if self.streams {
+            load.silence.begin(self.dispatched);
+        }
         load.in_flight += 1;
         load.prefilling += 1;
         load.prefilling_tokens += u64::from(self.uncached_tokens);
@@ -61,6 +66,9 @@ impl Booking {
 
     /// Its prompt is computed, or will not be.
     pub(crate) fn unbook_prefill(&self, load: &mut Load, now: Micros) {
+        if self.streams {
+            load.silence.end(self.dispatched);
+        }
         load.prefilling = load.prefilling.saturating_sub(1);
         let tokens = u64::from(self.uncached_tokens);
         load.prefilling_tokens = load.prefilling_tokens.saturating_sub(tokens);

@@ -4,7 +4,7 @@
 //! over a thousand members touches little memory. A member that was removed stays as a tombstone
 //! until its reservations have ended; only then is its slot used again, by the next generation.
 
-use crate::health::Health;
+use crate::health::{Health, Silence};
 use crate::micros::Micros;
 use crate::names::NameId;
 use crate::rates::Learnt;
@@ -53,6 +53,7 @@ pub(crate) struct Load {
     /// When all prompts that were sent would be computed at the believed speed.
     pub(crate) computed_at: Micros,
     pub(crate) health: Health,
+    pub(crate) silence: Silence,
     /// Requests of others in its queue, by the last report.
     pub(crate) foreign_waiting: f32,
     /// Requests of others that it computes, by the last report.
@@ -68,6 +69,16 @@ impl Load {
         let tokens = self.prefilling_tokens as f32 + self.foreign_waiting * request_tokens;
         let sequences = self.in_flight as f32 + self.foreign_running;
         tokens * self.token_seconds + sequences * sequence_seconds
+    }
+
+    /// Whether it has been silent for so long that it must hang.
+    pub(crate) fn hangs(&self, now: Micros) -> bool {
+        self.silence.proves_a_hang(now, self.prefill_seconds())
+    }
+
+    /// Seconds to compute all that is booked, as believed at the last choice.
+    pub(crate) fn prefill_seconds(&self) -> f32 {
+        self.prefilling_tokens as f32 * self.token_seconds
     }
 
     /// Uncached tokens still to compute at `now`.

@@ -29,6 +29,7 @@ pub(crate) struct Waiter {
     body_bytes: u32,
     exclude: Vec<EndpointId>,
     is_retry: bool,
+    streams: bool,
     /// What it competes for.
     pub(crate) lane: u64,
     pub(crate) since: Micros,
@@ -46,6 +47,7 @@ impl Waiter {
             body_bytes: ask.body_bytes,
             exclude: ask.exclude.to_vec(),
             is_retry: ask.is_retry,
+            streams: ask.streams,
             lane: lane(ask),
             since: now,
         }
@@ -63,6 +65,7 @@ impl Waiter {
             body_bytes: self.body_bytes,
             exclude: &self.exclude,
             is_retry: self.is_retry,
+            streams: self.streams,
         }
     }
 }

@@ -21,6 +21,14 @@ const LONGEST_PAUSE_SECONDS: f32 = 1.5;
 /// and was cured may leave old connections hanging.
 const TRIAL_SECONDS: f32 = 1.5;
 
+/// Silence that says nothing, in seconds: an engine may load an adapter or compile a kernel. And
+/// how many times the predicted wait for a first token it may last.
+const SILENCE_SECONDS: f32 = 3.0;
+const SILENCE_SHARE: f32 = 3.0;
+/// Streams without a first token that prove a hang when the silence has lasted that long: as many
+/// as failures of other kinds eject.
+const SILENT_STREAMS: u32 = 3;
+
 /// Health at the time of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +58,61 @@ struct Ejection {
     pause_seconds: f32,
     /// When the trial under way began.
     trial: Option<Micros>,
+}
+
+/// Streams without a first token that were sent since the endpoint last gave a sign of life.
+///
+/// A server that hangs answers nothing, so nothing would fail until some deadline of minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Silence {
+    streams: u32,
+    since: Micros,
+    heard_at: Micros,
+}
+
+impl Silence {
+    /// A streamed request was sent.
+    pub(crate) fn begin(&mut self, dispatched: Micros) {
+        if self.streams == 0 {
+            self.since = dispatched;
+        }
+        self.streams += 1;
+    }
+
+    /// A streamed request that was sent at `dispatched` got its first token or ended without.
+    pub(crate) fn end(&mut self, dispatched: Micros) {
+        if dispatched >= self.heard_at {
+            self.streams = self.streams.saturating_sub(1);
+        }
+    }
+
+    /// A first token or an answer came. What was sent before may still wait for other reasons.
+    pub(crate) fn heard(&mut self, now: Micros) {
+        *self = Self {
+            heard_at: now,
+            ..Self::default()
+        };
+    }
+
+    /// Whether so many wait for so long that the endpoint must hang.
+    pub(crate) fn proves_a_hang(&self, now: Micros, prefill_seconds: f32) -> bool {
+        self.streams >= SILENT_STREAMS && is_overdue(self.since, now, prefill_seconds)
+    }
+
+    /// Whether a request that was sent at `dispatched` and given up now has waited too long, with
+    /// no sign of life meanwhile.
+    pub(crate) fn was_overdue(
+        &self,
+        dispatched: Micros,
+        now: Micros,
+        prefill_seconds: f32,
+    ) -> bool {
+        dispatched >= self.heard_at && is_overdue(dispatched, now, prefill_seconds)
+    }
+}
+
+fn is_overdue(since: Micros, now: Micros, prefill_seconds: f32) -> bool {
+    now.seconds_since(since) > SILENCE_SECONDS + SILENCE_SHARE * prefill_seconds
 }
 
 impl Health {
@@ -125,15 +188,20 @@ impl Health {
                 self.marks = self.marks_at(now).saturating_add(weight);
                 self.marked_at = now;
                 if self.marks >= EJECTED_AT {
-                    self.ejection = Some(Ejection {
-                        since: now,
-                        trial_at: now.plus_seconds(PAUSE_STEP_SECONDS),
-                        pause_seconds: PAUSE_STEP_SECONDS,
-                        trial: None,
-                    });
+                    self.eject(now);
                 }
             }
         }
+    }
+
+    /// There is proof enough.
+    pub(crate) fn eject(&mut self, now: Micros) {
+        self.ejection.get_or_insert(Ejection {
+            since: now,
+            trial_at: now.plus_seconds(PAUSE_STEP_SECONDS),
+            pause_seconds: PAUSE_STEP_SECONDS,
+            trial: None,
+        });
     }
 
     fn marks_at(&self, now: Micros) -> u8 {

@@ -107,6 +107,8 @@ const MEMORY: f64 = 0.95;
 const SURPRISED_MEMORY: f64 = 0.75;
 /// A sample counts as at most this many times what was predicted, and at least its inverse.
 const MOST_SURPRISE: f64 = 5.0;
+/// Least slope, relative to the prior's at the samples' scale.
+const LEAST_SLOPE: f64 = 0.1;
 /// Bounds of each parameter, as multiples of the prior.
 const MULTIPLES: (f64, f64) = (1e-3, 1e3);
 
@@ -213,7 +215,8 @@ impl Sums {
             return (within(scale), within(scale));
         }
         let base = within((rp * qq - rq * self.pq) / determinant);
-        let slope = within((rq - base * self.pq) / qq);
+        // Short requests alone say little of the slope: noise may not make long ones free.
+        let slope = within((rq - base * self.pq) / qq).max(within(LEAST_SLOPE * scale));
         // With the slope at a bound the base takes the rest.
         (within((rp - slope * self.pq) / pp), slope)
     }

@@ -140,6 +140,7 @@ async fn pick(
         body_bytes: x.body.bytes().len() as u32,
         exclude: &exclude,
         is_retry: !x.attempts.is_empty(),
+        streams: peek.is_some_and(|peek| peek.stream),
     };
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
@@ -247,6 +248,8 @@ async fn answered(
 /// What the picker learns from a try.
 fn outcome(x: &Exchange, failure: Option<&Failure>) -> Outcome {
     let result = match failure.map(|failure| failure.cause) {
+        // The route's patience ended without a word from the engine.
+        Some(Cause::RouteTimeout) if !x.response.head_sent => Finished::Failed(FailureKind::Hang),
         Some(cause) => by_cause(cause),
         None => by_status(x.response.status),
     };

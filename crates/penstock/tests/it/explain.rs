@@ -1,6 +1,8 @@
 //! What a request leaves behind for people: headers, `why`, the access log, counters.
 
-use crate::gateway::{Gateway, get, penstock, post, post_with, read_answer, request, wait_until};
+use crate::gateway::{
+    Gateway, connect, get, penstock, post, post_with, read_answer, request, wait_until,
+};
 use crate::servers::{CHAT, Open, Scripted, Server, chat, event_stream, json, sent};
 use serde_json::Value;
 use std::io::{BufReader, Write};
@@ -137,6 +139,34 @@ fn a_tampered_decision_does_not_replay() {
     );
 }
 
+/// What a client says and the engine reads.
+const KEPT: [(&str, &str); 4] = [
+    ("X-Request-Id", "kept-1"),
+    (
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ),
+    ("authorization", "Bearer secret"),
+    ("X-Custom", "Stays  As-It is"),
+];
+
+/// What a client may not say to an engine.
+const WITHHELD: [(&str, &str); 13] = [
+    ("x-gateway-destination-endpoint", "10.0.0.1:1"),
+    ("X-Gateway-Destination-Endpoint-Subset", "10.0.0.1:1"),
+    ("x-prefiller-host-port", "10.0.0.1:1"),
+    ("X-Prefiller-Url", "http://10.0.0.1"),
+    ("x-gateway-model-name", "spoofed"),
+    ("connection", "keep-alive, x-hop"),
+    ("x-hop", "1"),
+    ("keep-alive", "timeout=5"),
+    ("proxy-connection", "keep-alive"),
+    ("proxy-authorization", "Basic abc"),
+    ("te", "trailers"),
+    ("trailer", "x-later"),
+    ("upgrade", "websocket"),
+];
+
 #[test]
 fn only_what_an_engine_may_see_reaches_it() {
     let stream = event_stream(&[
@@ -145,27 +175,8 @@ fn only_what_an_engine_may_see_reaches_it() {
     ]);
     let server = Scripted::start(&[(&stream, Duration::ZERO)]);
     let gateway = Gateway::before(&[server.address]);
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let fields = [
-        ("X-Request-Id", "kept-1"),
-        ("traceparent", trace),
-        ("authorization", "Bearer secret"),
-        ("X-Custom", "Stays  As-It is"),
-        ("x-gateway-destination-endpoint", "10.0.0.1:1"),
-        ("X-Gateway-Destination-Endpoint-Subset", "10.0.0.1:1"),
-        ("x-prefiller-host-port", "10.0.0.1:1"),
-        ("X-Prefiller-Url", "http://10.0.0.1"),
-        ("x-gateway-model-name", "spoofed"),
-        ("connection", "keep-alive, x-hop"),
-        ("x-hop", "1"),
-        ("keep-alive", "timeout=5"),
-        ("proxy-connection", "keep-alive"),
-        ("proxy-authorization", "Basic abc"),
-        ("te", "trailers"),
-        ("trailer", "x-later"),
-        ("upgrade", "websocket"),
-    ];
     let body = chat("llama", "hello", 2, true);
+    let fields = [KEPT.as_slice(), &WITHHELD].concat();
     let answer = post_with(gateway.address, CHAT, &body, &fields);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.field("x-request-id"), Some("kept-1"));
@@ -173,10 +184,10 @@ fn only_what_an_engine_may_see_reaches_it() {
     let (head, engine_body) = received.split_once("\r\n\r\n").unwrap();
     assert_eq!(engine_body, body);
     let lower = head.to_ascii_lowercase();
-    for (name, value) in &fields[..4] {
+    for (name, value) in KEPT {
         assert!(head.contains(&format!("{name}: {value}")), "{name}: {head}");
     }
-    for (name, _) in &fields[4..] {
+    for (name, _) in WITHHELD {
         let name = name.to_ascii_lowercase();
         // The model's name is ours to tell, as read from the body.
         if name == "x-gateway-model-name" {
@@ -185,28 +196,62 @@ fn only_what_an_engine_may_see_reaches_it() {
         }
         assert!(!lower.contains(&format!("\n{name}:")), "{name}: {head}");
     }
-    let answer = post_with(
-        gateway.address,
-        CHAT,
-        &body,
-        &[("x-request-id", "bad id\u{7f}")],
-    );
-    let made = answer.field("x-request-id").map(str::to_owned);
-    if answer.status == 200 {
-        let made = made.unwrap();
-        assert!(
-            made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{made}"
-        );
-        assert!(server.received()[1].contains(&made));
-    } else {
-        assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[test]
+fn a_request_without_a_usable_id_gets_one() {
+    let server = Server::llama();
+    let gateway = Gateway::over(&[&server]);
+    let long = "x".repeat(300);
+    for id in ["", "two words", &long] {
+        let body = chat("llama", "hello", 2, false);
+        let answer = post_with(gateway.address, CHAT, &body, &[("x-request-id", id)]);
+        let made = answer.field("x-request-id").unwrap();
+        let is_hex = made.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(made.len() == 32 && is_hex, "{made}");
+        // The server answers with the id that it was given.
+        assert!(answer.body.contains(made), "{answer:?}");
     }
 }
 
 fn log_lines(file: &std::path::Path) -> Vec<Value> {
     let log = std::fs::read_to_string(file).unwrap_or_default();
     log.lines().map(json).collect()
+}
+
+/// Ten requests that end in all ways; their number, and the usage that the first was told.
+fn mixed_run(gateway: &Gateway, server: &Server) -> (u32, Value) {
+    let ask = |stream: bool, id: &str| {
+        let body = chat("llama", "hello there", 3, stream);
+        post_with(gateway.address, CHAT, &body, &[("x-request-id", id)])
+    };
+    let usage = json(&ask(false, "whole").body)["usage"].clone();
+    ask(true, "streamed");
+    server.fault("no-usage");
+    ask(false, "untold");
+    server.cure();
+    server.fault("500:count=1");
+    assert_eq!(ask(false, "failed").status, 500);
+    server.fault("reset:after=1");
+    assert!(ask(true, "cut").body.contains("stream_cut"));
+    server.cure();
+    assert_eq!(post(gateway.address, CHAT, "{\"model\":").status, 400);
+    let unknown = chat("none", "x", 1, false);
+    assert_eq!(post(gateway.address, CHAT, &unknown).status, 404);
+    let mut refused = connect(gateway.address);
+    let two_hosts = b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n";
+    refused.write_all(two_hosts).unwrap();
+    let answer = read_answer(&mut BufReader::new(refused)).unwrap();
+    assert_eq!(answer.status, 400);
+    server.slow(50.0);
+    let mut open = Open::post(gateway.address, &chat("llama", "leaves", 500, true));
+    open.chunk().unwrap();
+    drop(open);
+    let early = sent(gateway.address, &chat("llama", "leaves early", 500, false));
+    wait_until(|| server.running() == 1);
+    early.shutdown(Shutdown::Both).unwrap();
+    gateway.is_quiet();
+    (10, usage)
 }
 
 #[test]
@@ -217,57 +262,13 @@ fn lines_of_the_log_are_the_requests_and_the_counter() {
     let url = format!("http://{}", server.address);
     let gateway = Gateway::run(&["--endpoint", &url, "--access-log", file.to_str().unwrap()]);
     gateway.knows(&["llama"]);
-    let listed = gateway.metric("penstock_requests_total");
-    let mut sent_count = 0;
-    let mut ask = |stream: bool, fields: &[(&str, &str)]| {
-        sent_count += 1;
-        post_with(
-            gateway.address,
-            CHAT,
-            &chat("llama", "hello there", 3, stream),
-            fields,
-        )
-    };
-    let usage = json(&ask(false, &[("x-request-id", "whole")]).body)["usage"].clone();
-    ask(true, &[("x-request-id", "streamed")]);
-    server.fault("no-usage");
-    ask(false, &[("x-request-id", "untold")]);
-    server.cure();
-    server.fault("500:count=1");
-    assert_eq!(ask(false, &[("x-request-id", "failed")]).status, 500);
-    server.fault("reset:after=1");
-    assert!(
-        ask(true, &[("x-request-id", "cut")])
-            .body
-            .contains("stream_cut")
-    );
-    server.cure();
-    assert_eq!(post(gateway.address, CHAT, "{\"model\":").status, 400);
-    assert_eq!(
-        post(gateway.address, CHAT, &chat("none", "x", 1, false)).status,
-        404
-    );
-    let mut refused = crate::gateway::connect(gateway.address);
-    refused
-        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
-        .unwrap();
-    assert_eq!(
-        read_answer(&mut BufReader::new(refused)).unwrap().status,
-        400
-    );
-    server.slow(50.0);
-    let mut open = Open::post(gateway.address, &chat("llama", "leaves", 500, true));
-    open.chunk().unwrap();
-    drop(open);
-    let early = sent(
-        gateway.address,
-        &chat("llama", "leaves before the head", 500, false),
-    );
-    wait_until(|| server.running() == 1);
-    early.shutdown(Shutdown::Both).unwrap();
-    gateway.is_quiet();
-    sent_count += 5;
-    wait_until(|| gateway.metric("penstock_requests_total") == listed + f64::from(sent_count));
+    // A request is counted just after its last byte; so far each had a connection of its own.
+    let count = |name: &str| gateway.metric(name);
+    wait_until(|| count("penstock_requests_total") == count("penstock_connections_total"));
+    let listed = count("penstock_requests_total");
+    let (sent_count, usage) = mixed_run(&gateway, &server);
+    let total = listed + f64::from(sent_count);
+    wait_until(|| gateway.metric("penstock_requests_total") == total);
     let all = gateway.metric("penstock_requests_total");
     wait_until(|| log_lines(&file).len() as f64 >= all);
     let lines = log_lines(&file);
@@ -365,7 +366,7 @@ fn pools_are_measured_under_the_extensions_names() {
 fn bytes_that_are_no_request_are_refused_and_told() {
     let server = Server::llama();
     let gateway = Gateway::over(&[&server]);
-    let mut stream = crate::gateway::connect(gateway.address);
+    let mut stream = connect(gateway.address);
     let doubled = request(CHAT, "{}", &[("content-length", "3")]);
     stream.write_all(doubled.as_bytes()).unwrap();
     let answer = read_answer(&mut BufReader::new(stream)).unwrap();

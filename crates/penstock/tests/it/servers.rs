@@ -59,24 +59,12 @@ pub(crate) struct Server {
 /// One request as a simulated server received it.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Received {
-    pub(crate) method: String,
     pub(crate) target: String,
-    pub(crate) headers: Vec<(String, String)>,
     pub(crate) model: Option<String>,
     pub(crate) body_bytes: usize,
     pub(crate) body_xxh3: String,
     pub(crate) body_start: String,
-    pub(crate) received_us: u64,
-    pub(crate) ended_us: Option<u64>,
     pub(crate) end: Option<String>,
-}
-
-impl Received {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut all = self.headers.iter();
-        all.find(|(known, _)| known == name)
-            .map(|(_, v)| v.as_str())
-    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -241,7 +229,6 @@ pub(crate) const CHAT: &str = "/v1/chat/completions";
 pub(crate) struct Open {
     reader: BufReader<TcpStream>,
     pub(crate) status: u16,
-    pub(crate) fields: Vec<(String, String)>,
 }
 
 impl Open {
@@ -262,21 +249,7 @@ impl Open {
             }
         }
         let status = head[0].split(' ').nth(1).unwrap().parse().unwrap();
-        let field = |line: &String| {
-            let (name, value) = line.split_once(':').unwrap();
-            (name.to_ascii_lowercase(), value.trim().to_owned())
-        };
-        Self {
-            reader,
-            status,
-            fields: head[1..].iter().map(field).collect(),
-        }
-    }
-
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        let mut all = self.fields.iter();
-        all.find(|(known, _)| known == name)
-            .map(|(_, v)| v.as_str())
+        Self { reader, status }
     }
 
     /// The next chunk; `None` at the end or when the connection breaks.
@@ -312,7 +285,9 @@ pub(crate) fn events(body: &str) -> Vec<&str> {
 }
 
 pub(crate) fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    let parsed = serde_json::from_str(text);
+    assert!(parsed.is_ok(), "{parsed:?}: {text}");
+    parsed.unwrap()
 }
 
 /// A server that answers every POST with the same bytes, then closes; it has no metrics and says

@@ -44,6 +44,7 @@ impl Pool {
     }
 
     fn decide_in(&mut self, ask: &Ask<'_>, memory: &mut Memory) -> Choice {
+        self.eject_silent();
         self.resolve_names(ask, &mut memory.names);
         let field = self.gather(ask, memory);
         if field.considered == 0 {
@@ -65,6 +66,14 @@ impl Pool {
         match self.reserve(table, ask, &memory.names) {
             Some(decision) => Choice::Go(decision),
             None => Choice::Nobody,
+        }
+    }
+
+    fn eject_silent(&mut self) {
+        for load in &mut self.loads {
+            if load.hangs(self.now) {
+                load.health.eject(self.now);
+            }
         }
     }
 

@@ -260,6 +260,7 @@ impl Pool {
             uncached_tokens: uncached as u32,
             kv_tokens,
             dispatched: self.now,
+            streams: ask.streams,
             first_token: None,
             lesson: lesson(ask, &candidate, table.trial || table.panic),
             tokens_ahead: ahead + uncached,

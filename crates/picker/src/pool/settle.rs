@@ -9,6 +9,7 @@ use super::fill::LOAD_PRIOR_SECONDS;
 use crate::ask::Wake;
 use crate::books::{Booking, Lesson};
 use crate::decision::Reservation;
+use crate::endpoint::Load;
 use crate::micros::Micros;
 use crate::outcome::{FailureKind, Finished, Outcome};
 
@@ -42,6 +43,7 @@ impl Pool {
             return Vec::new();
         };
         booking.unbook_prefill(load, now);
+        load.silence.heard(now);
         let streaming = (load.in_flight - load.prefilling) as f32 + load.foreign_running;
         booking.sequences = (booking.sequences + streaming) * 0.5;
         load.health.success(dispatched);
@@ -60,7 +62,9 @@ impl Pool {
             return Vec::new();
         };
         let now = self.now;
+        let mut result = outcome.result;
         if let Some(load) = self.loads.get_mut(booking.slot as usize) {
+            result = with_silence(&booking, result, load, now);
             booking.unbook(load, now);
             let in_flight = load.in_flight;
             if let Some(member) = self.members.get_mut(booking.slot as usize) {
@@ -70,7 +74,7 @@ impl Pool {
         if let Some(name) = booking.name.and_then(|id| self.names.get_mut(id)) {
             name.in_flight = name.in_flight.saturating_sub(1);
         }
-        self.judge(&booking, outcome.result);
+        self.judge(&booking, result);
         if outcome.result == Finished::Complete {
             self.learn_from_end(&mut booking, &outcome);
         }
@@ -183,6 +187,21 @@ impl Pool {
                 member.load_seconds = Some(known + (load - known) * LOAD_WEIGHT);
             }
         }
+    }
+}
+
+/// An answer is a sign of life; a client that gave up after a long silence has seen a hang.
+fn with_silence(booking: &Booking, result: Finished, load: &mut Load, now: Micros) -> Finished {
+    if result != Finished::Cancelled {
+        load.silence.heard(now);
+        return result;
+    }
+    let waited = booking.streams && booking.first_token.is_none();
+    let (sent, prefill_seconds) = (booking.dispatched, load.prefill_seconds());
+    if waited && load.silence.was_overdue(sent, now, prefill_seconds) {
+        Finished::Failed(FailureKind::Hang)
+    } else {
+        result
     }
 }
 

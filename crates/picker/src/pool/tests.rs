@@ -4,6 +4,7 @@ mod load;
 mod queue;
 mod random;
 mod routing;
+mod silence;
 mod telemetry;
 mod trouble;
 
@@ -46,6 +47,7 @@ fn plain<'a>(prompt_tokens: u32, held: &'a Held) -> Ask<'a> {
         body_bytes: 1000,
         exclude: &[],
         is_retry: false,
+        streams: false,
     }
 }
 
