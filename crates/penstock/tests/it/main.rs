@@ -16,6 +16,7 @@ mod bytes;
 mod cancel;
 mod cli;
 mod configured;
+mod docs;
 mod events;
 mod explain;
 mod files;
