@@ -105,7 +105,7 @@ fn play(mut stream: TcpStream, script: &Mutex<Receiver<Option<String>>>) {
         let script = script.lock().unwrap();
         while let Ok(Some(event)) = script.recv() {
             // Without a reason to finish, the end mark would mean a server that was told to stop.
-            let finish = (event == "[DONE]").then_some(FINISH).unwrap_or_default();
+            let finish = if event == "[DONE]" { FINISH } else { "" };
             let event = format!("{finish}data: {event}\n\n");
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             if stream.write_all(chunk.as_bytes()).is_err() {
