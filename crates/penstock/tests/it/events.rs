@@ -161,7 +161,7 @@ fn an_error_event_after_the_head_had_to_leave_ends_the_stream() {
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let whole = event_stream(&[r#"{"error":{"message":"no","code":503}}"#, "[DONE]"]);
     let rest = whole.strip_prefix(head).unwrap();
-    let server = Scripted::start(&[(head, Duration::ZERO), (rest, Duration::from_millis(1500))]);
+    let server = Scripted::start(&[(head, Duration::ZERO), (rest, Duration::from_millis(3000))]);
     let gateway = Gateway::before(&[server.address]);
     let mut open = Open::post(gateway.address, &chat("llama", "hello", 5, true));
     assert_eq!(open.status, 200);
