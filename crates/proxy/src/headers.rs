@@ -28,13 +28,17 @@ const MOST_ID_BYTES: usize = 128;
 pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     let mut reserved: Vec<String> = Vec::new();
     let (mut id, mut objective) = (None, None);
+    let mut other_ids = false;
     for (name, value) in x.head.raw_fields() {
         // All names that matter here begin with an x: one comparison for most fields.
         if name.len() < 11 || !matches!(name.first(), Some(b'x' | b'X')) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"x-request-id") {
-            id = id.or_else(|| usable_id(value));
+            match usable_id(value) {
+                Some(usable) if id.is_none() => id = Some(usable),
+                _ => other_ids = true,
+            }
         } else if OBJECTIVES
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
@@ -52,6 +56,11 @@ pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     if !known {
         push_hex(local.draw(), &mut x.id);
         push_hex(local.draw(), &mut x.id);
+    }
+    // One identity for all that follow: a second or an unusable one goes.
+    if other_ids {
+        x.head.set("x-request-id", x.id.as_bytes());
+    } else if !known {
         x.head.add("x-request-id", x.id.as_bytes());
     }
 }

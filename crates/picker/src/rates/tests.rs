@@ -1,3 +1,5 @@
+//! Learnt speeds: they follow what is seen, stay in their bounds, and say how far off they are.
+
 use super::*;
 use proptest::prelude::*;
 
