@@ -85,40 +85,55 @@ impl Counts {
 /// The usage that a whole JSON answer reports; `None` when it reports none or is no JSON object.
 #[must_use]
 pub fn body_usage(body: &[u8], api: Api) -> Option<Usage> {
-    if api == Api::Responses {
-        // `usage` may stand inside: follow the members.
-        let mut counts = Counts::default();
-        counts.read(object::find(body, b"usage")?);
-        return counts.usage();
+    let mut counts = Counts::default();
+    match last_member(body).filter(|_| api != Api::Responses) {
+        Some(value) => counts.read(value),
+        None => counts.read(object::find(body, b"usage")?),
     }
-    let mut end = body.len();
-    while let Some(at) = KEY.rfind(body.get(..end)?) {
-        if let Some(value) = member_value(body, at) {
-            let mut counts = Counts::default();
-            counts.read(value);
-            if let Some(usage) = counts.usage() {
-                return Some(usage);
-            }
-        }
-        end = at;
-    }
-    None
+    counts.usage()
 }
 
 static KEY: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
 
-/// What follows the key at `at`, if it is a key. Generated text cannot pass for one: inside a JSON
-/// string every quote has a backslash before it, so `"usage"` with a bare first quote is a token.
-fn member_value(body: &[u8], at: usize) -> Option<&[u8]> {
-    let before = body.get(..at)?;
+/// How near to its end a body's usage is looked for before all members are followed.
+const NEAR_END: usize = 1024;
+
+/// The value of `usage` where it is one of the last members of the body's object, as engines write
+/// it. Generated text cannot pass for the key: inside a JSON string every quote has a backslash
+/// before it. What follows the key must close the outermost object and nothing else.
+fn last_member(body: &[u8]) -> Option<&[u8]> {
+    let near = body.get(body.len().saturating_sub(NEAR_END)..)?;
+    let at = KEY.rfind(near)?;
+    let before = near.get(..at)?;
     let backslashes = before
         .iter()
         .rev()
         .take_while(|byte| **byte == b'\\')
         .count();
-    let after = body.get(at + b"\"usage\"".len()..)?.trim_ascii_start();
+    let after = near.get(at + b"\"usage\"".len()..)?.trim_ascii_start();
     let value = after.strip_prefix(b":")?.trim_ascii_start();
-    (backslashes % 2 == 0 && value.first() == Some(&b'{')).then_some(value)
+    let is_member = backslashes % 2 == 0 && value.first() == Some(&b'{');
+    (is_member && closes_one(value)).then_some(value)
+}
+
+/// Whether `rest`, from a value on, ends exactly the object that the value is a member of.
+fn closes_one(rest: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (1_u32, false, false);
+    for byte in rest.trim_ascii_end() {
+        if depth == 0 {
+            return false;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    depth == 0 && !in_text
 }
 
 /// The longest `usage` object that is read, in bytes.

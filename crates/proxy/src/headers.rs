@@ -27,18 +27,15 @@ const MOST_ID_BYTES: usize = 128;
 /// Takes a request in: removes what only a gateway may say, gives it an identity.
 pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     let mut reserved: Vec<String> = Vec::new();
-    let (mut id, mut objective) = (None, None);
-    let mut other_ids = false;
+    let (mut id, mut objective, mut named) = (None, None, false);
     for (name, value) in x.head.raw_fields() {
         // All names that matter here begin with an x: one comparison for most fields.
         if name.len() < 11 || !matches!(name.first(), Some(b'x' | b'X')) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"x-request-id") {
-            match usable_id(value) {
-                Some(usable) if id.is_none() => id = Some(usable),
-                _ => other_ids = true,
-            }
+            named = true;
+            id = id.or_else(|| usable_id(value));
         } else if OBJECTIVES
             .iter()
             .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
@@ -56,11 +53,10 @@ pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     if !known {
         push_hex(local.draw(), &mut x.id);
         push_hex(local.draw(), &mut x.id);
-    }
-    // One identity for all that follow: a second or an unusable one goes.
-    if other_ids {
-        x.head.set("x-request-id", x.id.as_bytes());
-    } else if !known {
+        if named {
+            // Not beside what the client sent, which nobody can use.
+            x.head.remove("x-request-id");
+        }
         x.head.add("x-request-id", x.id.as_bytes());
     }
 }

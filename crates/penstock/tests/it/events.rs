@@ -64,6 +64,52 @@ fn an_end_mark_without_a_finish_reason_is_a_cut() {
 }
 
 #[test]
+fn a_false_end_mark_is_held_back_in_any_pieces() {
+    let wire = event_stream(&[HELLO, "[DONE]"]);
+    let split = wire.find("data: [DONE]").unwrap();
+    let mut pieces = vec![(&wire[..split], Duration::ZERO)];
+    for at in split..wire.len() {
+        pieces.push((&wire[at..=at], Duration::from_millis(2)));
+    }
+    let server = Scripted::start(&pieces);
+    let gateway = Gateway::before(&[server.address]);
+    let answer = post(gateway.address, CHAT, &chat("llama", "hello", 5, true));
+    is_cut(&answer.body);
+    assert_eq!(events(&answer.body).len(), 2, "{answer:?}");
+}
+
+#[test]
+fn a_stream_without_any_content_is_tried_elsewhere() {
+    let good = Server::llama();
+    for payloads in [
+        &["[DONE]"][..],
+        &[],
+        &[r#"{"error":{"code":503}}"#, "[DONE]"],
+    ] {
+        let bad = Scripted::start(&[(&event_stream(payloads), Duration::ZERO)]);
+        let gateway = Gateway::before(&[bad.address, good.address]);
+        for _ in 0..4 {
+            let answer = post(gateway.address, CHAT, &chat("llama", "hello", 5, true));
+            assert_eq!(answer.status, 200, "{payloads:?}: {answer:?}");
+            assert!(answer.body.ends_with("data: [DONE]\n\n"), "{answer:?}");
+        }
+        assert!(!bad.received().is_empty());
+    }
+}
+
+#[test]
+fn an_error_that_is_the_clients_fault_is_told_at_once() {
+    let wire = event_stream(&[r#"{"error":{"message":"too long","code":400}}"#, "[DONE]"]);
+    let servers: [Scripted; 2] =
+        std::array::from_fn(|_| Scripted::start(&[(&wire, Duration::ZERO)]));
+    let gateway = Gateway::before(&servers.each_ref().map(|server| server.address));
+    let answer = post(gateway.address, CHAT, &chat("llama", "hello", 5, true));
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let tries: usize = servers.iter().map(|server| server.received().len()).sum();
+    assert_eq!(tries, 1);
+}
+
+#[test]
 fn anthropic_streams_are_cut_in_their_own_words() {
     let server = Server::llama();
     let gateway = Gateway::over(&[&server]);

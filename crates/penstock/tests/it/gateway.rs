@@ -54,15 +54,10 @@ impl Gateway {
     pub(crate) fn run(args: &[&str]) -> Self {
         let (address, admin) = (free_address(), free_address());
         let (listen, admin_text) = (address.to_string(), admin.to_string());
-        let mut all = vec![
-            "run",
-            "--listen",
-            &listen,
-            "--admin",
-            &admin_text,
-            "--workers",
-            "1",
-        ];
+        let mut all = vec!["run", "--listen", &listen, "--admin", &admin_text];
+        if !args.contains(&"--workers") {
+            all.extend(["--workers", "1"]);
+        }
         all.extend_from_slice(args);
         let child = penstock(&all)
             .stdout(Stdio::null())

@@ -82,13 +82,61 @@ fn nothing_is_tried_again_after_the_first_byte() {
     assert_eq!(gateway.metric("penstock_retries_total"), 0.0);
 }
 
+/// A route to a Service of two servers, without any pool.
+fn service(servers: &[Server; 2]) -> Gateway {
+    let mut text = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  gatewayClassName: penstock
+  listeners: [{name: http, protocol: HTTP, port: LISTEN_PORT}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: all}
+spec:
+  parentRefs: [{name: front}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{name: http, port: 80}]}
+"
+    .to_owned();
+    for (number, server) in servers.iter().enumerate() {
+        text.push_str(&format!(
+            "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-{number}, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: http, port: {}}}]
+endpoints: [{{addresses: [127.0.0.1]}}]
+",
+            server.address.port()
+        ));
+    }
+    Gateway::documents(&text)
+}
+
 #[test]
 fn plain_services_are_not_tried_again() {
-    let server = Server::llama();
-    let gateway = Gateway::over(&[&server]);
-    server.fault("500");
-    assert_eq!(ask(&gateway, false), 500);
-    assert_eq!(server.count(), 1);
+    let servers: [Server; 2] = Server::llamas();
+    let gateway = service(&servers);
+    for _ in 0..2 {
+        assert_eq!(ask(&gateway, true), 200);
+    }
+    assert_eq!(servers.each_ref().map(Server::count), [1, 1]);
+    for server in &servers {
+        server.fault("500");
+    }
+    for _ in 0..4 {
+        assert_eq!(ask(&gateway, true), 500);
+    }
+    assert_eq!(servers[0].count() + servers[1].count(), 6);
+    assert_eq!(gateway.metric("penstock_retries_total"), 0.0);
 }
 
 /// The share of a bad server among `requests`, then the time until it is used again once cured.

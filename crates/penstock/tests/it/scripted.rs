@@ -63,6 +63,9 @@ pub(crate) fn echo(name: &'static str) -> SocketAddr {
     })
 }
 
+const FINISH: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+
 /// A model server whose event stream says what the test tells it to say.
 #[derive(Debug)]
 pub(crate) struct Scripted {
@@ -103,7 +106,9 @@ fn play(mut stream: TcpStream, script: &Mutex<Receiver<Option<String>>>) {
         let _ = stream.write_all(head.as_bytes());
         let script = script.lock().unwrap();
         while let Ok(Some(event)) = script.recv() {
-            let event = format!("data: {event}\n\n");
+            // Without a reason to finish, the end mark would mean a server that was told to stop.
+            let finish = (event == "[DONE]").then_some(FINISH).unwrap_or_default();
+            let event = format!("{finish}data: {event}\n\n");
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             if stream.write_all(chunk.as_bytes()).is_err() {
                 return;

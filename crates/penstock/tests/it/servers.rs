@@ -165,13 +165,18 @@ impl Gateway {
 
     /// From manifests: one pool `chat` with one member, and `more` documents that speak of it.
     pub(crate) fn manifests(server: &Server, trusted: bool, more: &str) -> Self {
-        let listen = free_address();
         let text = MANIFESTS
-            .replace("LISTEN_PORT", &listen.port().to_string())
             .replace("POOL_PORT", &server.address.port().to_string())
             .replace("TRUSTED", &trusted.to_string());
+        Self::documents(&(text + more))
+    }
+
+    /// From documents of which one has a listener at `LISTEN_PORT`.
+    pub(crate) fn documents(text: &str) -> Self {
+        let listen = free_address();
+        let text = text.replace("LISTEN_PORT", &listen.port().to_string());
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("all.yaml"), text + more).unwrap();
+        std::fs::write(folder.path().join("all.yaml"), text).unwrap();
         let mut gateway = Self::run(&[folder.path().to_str().unwrap()]);
         gateway.address = listen;
         gateway.folder = Some(folder);

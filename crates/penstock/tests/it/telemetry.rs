@@ -77,8 +77,8 @@ fn a_server_whose_metrics_lie_attracts_no_more_than_its_share() {
             wait_until(|| scraped(&servers[1]) > scrapes);
         }
         let shares = shares(&servers);
-        assert!(shares[0] <= shares[1] + 2, "{fault}: {shares:?}");
-        assert!(shares[0] >= 10, "{fault}: {shares:?}");
+        // Both are equally fast, but each learns for itself how fast: half, more or less.
+        assert!((10..=25).contains(&shares[0]), "{fault}: {shares:?}");
         drop(open);
         gateway.is_quiet();
     }

@@ -1,4 +1,4 @@
-//! Learnt speeds: they follow what is seen, stay in their bounds, and say how far off they are.
+//! What is learnt of speeds: fits, clamps, and never a number that is none.
 
 use super::*;
 use proptest::prelude::*;
