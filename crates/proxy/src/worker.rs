@@ -119,9 +119,7 @@ impl Drop for OutBuffer {
 
 /// An empty response head, with memory of an earlier one.
 pub(crate) fn take_response_head() -> ResponseHead {
-    RESPONSE_HEADS
-        .with_borrow_mut(Vec::pop)
-        .unwrap_or_default()
+    RESPONSE_HEADS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Keeps the memory of a head that was written.
