@@ -42,7 +42,7 @@ pub(crate) enum Command {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// A simulated vLLM-compatible model server, with faults on demand.
-    #[command(after_help = MOCK_EXAMPLES)]
+    #[command(after_help = mock_help())]
     Mock(MockArgs),
     /// Validate configuration: print statuses and errors; exit code 2 when something is refused.
     #[command(
@@ -141,8 +141,25 @@ const MOCK_EXAMPLES: &str = "\
 Examples:
   penstock mock
   penstock mock --listen 127.0.0.1:8001 --model llama --adapter sql-lora
-  penstock mock --fault 500:count=3
-  curl -X POST http://127.0.0.1:8000/mock/faults -d '{\"fault\":\"hang\"}'";
+  penstock mock --fault 500:count=3 --fault reset:after=5,p=0.1
+  curl -X POST http://127.0.0.1:8000/mock/faults -d '{\"fault\":\"hang\"}'
+
+Faults, written name[:option=value,...]; each takes count (the first N requests) and p (probability):
+";
+
+/// Examples, then every fault with its own options.
+fn mock_help() -> String {
+    let line = |fault: &mock::FaultEntry| {
+        let options = fault.options.join(", ");
+        let name = match options.as_str() {
+            "" => fault.name.to_owned(),
+            options => format!("{} ({options})", fault.name),
+        };
+        format!("  {name:20} {}\n", fault.what)
+    };
+    let faults: String = mock::FAULTS.iter().map(line).collect();
+    format!("{MOCK_EXAMPLES}{}", faults.trim_end())
+}
 
 /// Options of `penstock mock`.
 #[derive(Debug, Args)]

@@ -133,12 +133,21 @@ pub(crate) struct Timings {
 pub(crate) struct Answered {
     pub(crate) status: u16,
     pub(crate) head_sent: bool,
+    /// The head of an event stream went out ahead of its first event, which any endpoint may give.
+    pub(crate) owes_event: bool,
     pub(crate) bytes: u64,
     pub(crate) events: u64,
     pub(crate) is_stream: bool,
     pub(crate) usage: Option<Usage>,
     /// The client left before the end.
     pub(crate) client_gone: bool,
+}
+
+impl Answered {
+    /// Whether the client has so much of an answer that no other can take its place.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.head_sent && !self.owes_event
+    }
 }
 
 impl Exchange {

@@ -249,7 +249,7 @@ async fn answered(
 fn outcome(x: &Exchange, failure: Option<&Failure>) -> Outcome {
     let result = match failure.map(|failure| failure.cause) {
         // The route's patience ended without a word from the engine.
-        Some(Cause::RouteTimeout) if !x.response.head_sent => Finished::Failed(FailureKind::Hang),
+        Some(Cause::RouteTimeout) if !x.response.is_bound() => Finished::Failed(FailureKind::Hang),
         Some(cause) => by_cause(cause),
         None => by_status(x.response.status),
     };
@@ -319,7 +319,7 @@ fn remember(
         model: x.model.clone(),
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),
-        status: if retried && !x.response.head_sent {
+        status: if retried && !x.response.is_bound() {
             0
         } else {
             x.response.status

@@ -54,11 +54,25 @@ pub(crate) struct HeadDeadline<'a> {
     pub(crate) due: Micros,
     pub(crate) cause: Cause,
     pub(crate) endpoint: &'a Endpoint,
+    /// The whole request must be over by then.
+    pub(crate) request_due: Option<Micros>,
+}
+
+impl HeadDeadline<'_> {
+    /// From the head of an event stream to its first event: as long as between two events.
+    fn for_first_event(self, limits: &Limits) -> Self {
+        let idle_at = clock::coarse() + limits.stream_idle;
+        let (due, cause) = match self.request_due {
+            Some(due) if due < idle_at => (due, Cause::RouteTimeout),
+            _ => (idle_at, Cause::HeadLate),
+        };
+        Self { due, cause, ..self }
+    }
 }
 
 /// When a wait until `due` looks whether the endpoint is still there.
 fn look_by(due: Micros, limits: &Limits) -> Micros {
-    due.min(clock::now() + limits.vanished)
+    due.min(clock::coarse() + limits.vanished)
 }
 
 /// A decided answer: the reply and the bytes for the client that are ready so far.
@@ -70,7 +84,8 @@ pub(crate) struct Begun {
     pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
 }
 
-/// Reads until the answer is decided. Nothing has been sent to the client then.
+/// Reads until the answer is decided. The client has nothing of it then, but for the head of an
+/// event stream whose first event takes long.
 ///
 /// # Errors
 /// The endpoint closed, reset, sent what HTTP/1.1 forbids, was late, or began its event stream
@@ -78,27 +93,27 @@ pub(crate) struct Begun {
 pub(crate) async fn begin(
     client: &mut Client,
     upstream: &mut Upstream,
-    x: &Exchange,
+    x: &mut Exchange,
     limits: &Limits,
-    deadline: HeadDeadline<'_>,
+    mut deadline: HeadDeadline<'_>,
 ) -> Result<Begun, Failure> {
     let mut reply = Box::new(Reply::new(x, limits));
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut received = false;
+    let mut opened = false;
     client.set_deadline(Some(look_by(deadline.due, limits)));
     loop {
         let (scratch, count) = match next(client, upstream, limits).await {
             Event::Bytes(scratch, count) => (scratch, count),
             Event::Broken(error) => return Err(broken(&error, received)),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Head)),
-            Event::Late if reply.holds() => {
-                client.set_deadline(None);
-                return Ok(Begun {
-                    reply,
-                    ready,
-                    raw: None,
-                });
+            Event::Late if reply.holds() && !opened => {
+                opened = true;
+                open(client, x, &mut reply, limits).await?;
+                deadline = deadline.for_first_event(limits);
+                client.set_deadline(Some(look_by(deadline.due, limits)));
+                continue;
             }
             Event::Late if clock::now() >= deadline.due => return Err(late(deadline.cause)),
             Event::Late if deadline.endpoint.reach.is_gone_for(limits.vanished) => {
@@ -124,10 +139,13 @@ pub(crate) async fn begin(
                 ready,
                 raw: Some(raw),
             });
-        } else if reply.holds() {
+        } else if reply.holds() && !opened {
             client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
-        if reply.decided(count == 0, ready.len() > limits.first_event_bytes)? {
+        // Once the head is out, comments that keep a connection alive pass too.
+        let passes = opened && !ready.is_empty() && reply.at_event_border();
+        let full = passes || ready.len() > limits.first_event_bytes;
+        if reply.decided(count == 0, full)? {
             client.set_deadline(None);
             return Ok(Begun {
                 reply,
@@ -136,6 +154,27 @@ pub(crate) async fn begin(
             });
         }
     }
+}
+
+/// Sends the head of an event stream ahead of its first event: clients wait for heads less
+/// patiently than for events.
+async fn open(
+    client: &mut Client,
+    x: &mut Exchange,
+    reply: &mut Reply,
+    limits: &Limits,
+) -> Result<(), Failure> {
+    if x.response.head_sent {
+        return Ok(());
+    }
+    let mut head = OutBuffer::take();
+    reply.write_head(x, client, &mut head);
+    x.response.head_sent = true;
+    x.response.owes_event = true;
+    x.response.status = reply.status();
+    client.offer(&head, b"").await?;
+    drop(head);
+    client.flush(limits).await
 }
 
 /// Bytes before the head is complete. Returns the body bytes to forward as they are, where the
@@ -209,11 +248,17 @@ pub(crate) async fn finish(
         ready,
         raw,
     } = begun;
+    let mut head = OutBuffer::empty();
+    if !x.response.head_sent {
+        head = OutBuffer::take();
+        reply.write_head(x, client, &mut head);
+        x.response.head_sent = true;
+        x.response.status = reply.status();
+    } else if !reply.resumes(client) {
+        return Err(not_a_stream(reply.status()));
+    }
+    x.response.owes_event = false;
     way.first_token(&reply, x);
-    let mut head = OutBuffer::take();
-    reply.write_head(x, client, &mut head);
-    x.response.head_sent = true;
-    x.response.status = reply.status();
     let body = match &raw {
         Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
         None => &[],
@@ -297,6 +342,23 @@ async fn forward(
     reply.send(client, &[], &ready, &[]).await
 }
 
+/// The error event of a stream of which the client has the head and nothing else.
+pub(crate) async fn tell(client: &mut Client, x: &Exchange, limits: &Limits, failure: &Failure) {
+    let mut event = OutBuffer::take();
+    llm::error_event(x.api.dialect(), &failure.text(), &mut event);
+    let mut framed = OutBuffer::take();
+    if client.old {
+        framed.extend_from_slice(&event);
+    } else {
+        http1::write_chunk(&event, &mut framed);
+        framed.extend_from_slice(http1::LAST_CHUNK);
+    }
+    // The client may have left meanwhile; the failure to report stays the same.
+    if client.offer(&framed, b"").await.is_ok() {
+        let _ = client.flush(limits).await;
+    }
+}
+
 /// Tells the client that its answer ends too early, and returns the failure.
 async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: Failure) -> Failure {
     if reply.write_cut(client, &failure).await.is_ok() {
@@ -343,6 +405,11 @@ fn late(cause: Cause) -> Failure {
         cause,
         "the endpoint did not begin its answer in time",
     )
+}
+
+fn not_a_stream(status: u16) -> Failure {
+    let message = format!("a stream was begun, and another endpoint answered {status} without one");
+    Failure::new(Phase::Head, Cause::BadResponse, message)
 }
 
 /// As good as closed: nobody is there any more who would answer on this connection.

@@ -44,7 +44,7 @@ impl Budget {
 
 /// Whether `failure` of the latest attempt may be tried elsewhere; takes from the budget if so.
 pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
-    if !pool.inference || x.response.head_sent || tries_are_over(x) {
+    if !pool.inference || x.response.is_bound() || tries_are_over(x) {
         return false;
     }
     match failure.cause.row().retry {

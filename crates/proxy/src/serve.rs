@@ -13,6 +13,7 @@ use crate::headers;
 use crate::listener::h1::Client;
 use crate::live::{Live, Shared};
 use crate::policies;
+use crate::relay;
 use crate::route;
 use crate::worker::{Local, OutBuffer};
 use config::Target;
@@ -127,6 +128,9 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
     } else if x.response.head_sent {
         // The relay has told what could be told; this connection ends early.
         x.keep_alive = false;
+        if x.response.owes_event {
+            relay::tell(client, x, &shared.limits, &failure).await;
+        }
     } else {
         let mut out = OutBuffer::take();
         let fields = headers::own_fields(x);

@@ -45,6 +45,17 @@ fn every_command_has_help_with_examples() {
 }
 
 #[test]
+fn the_help_of_mock_lists_its_faults() {
+    let (_, help, _) = outcome(&["mock", "--help"]);
+    for fault in ["hang", "slow-head (ms)", "reset (after)", "metrics-frozen"] {
+        assert!(
+            help.contains(&format!("\n  {fault} ")),
+            "{fault} is not in {help}"
+        );
+    }
+}
+
+#[test]
 fn completions_are_printed_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, script, _) = outcome(&["completions", shell]);

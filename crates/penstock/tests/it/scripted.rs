@@ -86,8 +86,10 @@ impl Scripted {
         self.events.send(Some(event.to_owned())).unwrap();
     }
 
-    /// Ends the stream as it should end.
+    /// Ends the stream as it should end: a reason, the end mark, the last chunk.
     pub(crate) fn end(&self) {
+        self.say(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+        self.say("[DONE]");
         self.events.send(None).unwrap();
     }
 }

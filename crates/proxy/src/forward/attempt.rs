@@ -74,6 +74,7 @@ fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadl
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
         endpoint,
+        request_due: sending.due,
     };
     if let Some(within) = sending.timeouts.backend_request
         && now + within < deadline.due
@@ -86,7 +87,7 @@ fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadl
         deadline = HeadDeadline {
             due,
             cause: Cause::RouteTimeout,
-            endpoint,
+            ..deadline
         };
     }
     deadline

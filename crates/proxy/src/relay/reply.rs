@@ -277,6 +277,18 @@ impl Reply {
         worker::keep_response_head(std::mem::replace(&mut self.head, ResponseHead::new()));
     }
 
+    /// Goes on after a head that another endpoint's answer was begun with, if that is possible.
+    pub(crate) fn resumes(&mut self, client: &Client) -> bool {
+        if client.old {
+            self.framing = Outgoing::Close;
+        }
+        self.is_stream() && self.status == 200
+    }
+
+    pub(crate) fn at_event_border(&self) -> bool {
+        matches!(&self.scan, Scan::Stream(scan) if scan.at_event_border())
+    }
+
     /// One write: the head so far, then payload in our framing, or raw bytes.
     pub(crate) async fn send(
         &mut self,
