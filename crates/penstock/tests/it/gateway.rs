@@ -1,7 +1,7 @@
 //! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -30,14 +30,19 @@ pub(crate) struct Gateway {
     pub(crate) folder: Option<tempfile::TempDir>,
 }
 
-/// A port that was free a moment ago, outside the range that outgoing connections take theirs from.
+/// A port that is free, outside the range that outgoing connections take theirs from. The UDP port
+/// of the same number is kept while the test binary runs, so that no other run takes it meanwhile.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let begin = (std::process::id() % 1_000) as u16 * 12;
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 20_000 + (begin.wrapping_add(next)) % 12_000;
+        let Ok(reserved) = UdpSocket::bind(("127.0.0.1", port)) else {
+            continue;
+        };
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            std::mem::forget(reserved);
             return listener.local_addr().unwrap();
         }
     }

@@ -57,42 +57,48 @@ const OTHERS: usize = 15;
 
 #[test]
 fn a_server_whose_metrics_lie_attracts_no_more_than_its_share() {
-    for fault in [
-        "metrics-missing",
-        "metrics-renamed",
-        "metrics-frozen",
-        "metrics-zeroed",
-        "metrics-hang",
-    ] {
-        let servers: [Server; 2] = Server::llamas();
-        servers[0].fault(fault);
-        let gateway = Gateway::over(&servers.each_ref());
-        let mut open = Vec::new();
-        for server in &servers {
-            server.slow(40.0);
-            // Load that does not come through the gateway: only metrics tell of it.
-            for number in 0..OTHERS {
-                let body = chat("llama", &format!("of others {number}"), 400, true);
-                open.push(sent(server.address, &body));
-            }
-            wait_until(|| server.running() == OTHERS);
+    std::thread::scope(|scope| {
+        for fault in [
+            "metrics-missing",
+            "metrics-renamed",
+            "metrics-frozen",
+            "metrics-zeroed",
+            "metrics-hang",
+        ] {
+            scope.spawn(move || check_share(fault));
         }
-        // Waves, so that scrapes come between them.
-        for wave in 0..4 {
-            open.extend(burst(&gateway, 10));
-            let total = (wave + 1) * 10 + 2 * OTHERS;
-            wait_until(|| shares(&servers).iter().sum::<usize>() == total);
-            let scrapes = scraped(&servers[1]);
-            wait_until(|| scraped(&servers[1]) > scrapes);
+    });
+}
+
+fn check_share(fault: &str) {
+    let servers: [Server; 2] = Server::llamas();
+    servers[0].fault(fault);
+    let gateway = Gateway::over(&servers.each_ref());
+    let mut open = Vec::new();
+    for server in &servers {
+        server.slow(40.0);
+        // Load that does not come through the gateway: only metrics tell of it.
+        for number in 0..OTHERS {
+            let body = chat("llama", &format!("of others {number}"), 400, true);
+            open.push(sent(server.address, &body));
         }
-        let shares = shares(&servers).map(|all| all - OTHERS);
-        // Both are equally fast: half, and a few more until the lie is seen. A page that froze
-        // while others waited keeps requests away, which is the safe side.
-        let least = if fault == "metrics-frozen" { 0 } else { 10 };
-        assert!((least..=24).contains(&shares[0]), "{fault}: {shares:?}");
-        drop(open);
-        gateway.is_quiet();
+        wait_until(|| server.running() == OTHERS);
     }
+    // Waves, so that scrapes come between them.
+    for wave in 0..4 {
+        open.extend(burst(&gateway, 10));
+        let total = (wave + 1) * 10 + 2 * OTHERS;
+        wait_until(|| shares(&servers).iter().sum::<usize>() == total);
+        let scrapes = scraped(&servers[1]);
+        wait_until(|| scraped(&servers[1]) > scrapes);
+    }
+    let shares = shares(&servers).map(|all| all - OTHERS);
+    // Both are equally fast: half, and a few more until the lie is seen. A page that froze
+    // while others waited keeps requests away, which is the safe side.
+    let least = if fault == "metrics-frozen" { 0 } else { 10 };
+    assert!((least..=24).contains(&shares[0]), "{fault}: {shares:?}");
+    drop(open);
+    gateway.is_quiet();
 }
 
 /// How often the gateway has looked at the metrics.
@@ -141,7 +147,7 @@ fn a_request_for_an_adapter_goes_where_the_adapter_is() {
     let gateway = Gateway::over(&[&with_a, &with_b]);
     gateway.knows(&["lora-a", "lora-b"]);
     // The other server is the idler one, and yet not asked.
-    with_a.slow(50.0);
+    with_a.slow(8.0);
     let open: Vec<Open> = (0..3)
         .map(|number| {
             Open::post(
