@@ -36,14 +36,17 @@ impl Announced {
         self.cards.load_full()
     }
 
-    /// Takes a new answer; returns whether it differs from the one before.
-    pub(super) fn update(&self, cards: Vec<ModelCard>) -> bool {
-        let first = self.at.lock().replace(clock::now()).is_none();
-        if !first && **self.cards.load() == cards {
-            return false;
+    /// Takes a new answer and, when it differs from the one before, has `rebuild` take it over.
+    ///
+    /// The answer counts as fresh only after that, for other threads too: who finds all answers
+    /// fresh finds their names in the catalogue.
+    pub(super) fn update(&self, cards: Vec<ModelCard>, rebuild: impl FnOnce()) {
+        let mut at = self.at.lock();
+        if at.is_none() || **self.cards.load() != cards {
+            self.cards.store(Arc::new(cards));
+            rebuild();
         }
-        self.cards.store(Arc::new(cards));
-        true
+        *at = Some(clock::now());
     }
 
     fn is_fresh(&self) -> bool {
@@ -57,6 +60,8 @@ impl Announced {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     names: ArcSwap<FxHashSet<String>>,
+    /// Held from the look at all announcements to the new set: the last set has all of them.
+    rebuilding: Mutex<()>,
     refreshed: tokio::sync::Mutex<Option<Micros>>,
 }
 
@@ -75,6 +80,7 @@ impl Pool {
 
     /// Rebuilds the set of names from objects and announcements.
     pub(crate) fn recatalogue(&self) {
+        let _rebuilding = self.catalogue.rebuilding.lock();
         let mut names: FxHashSet<String> = self
             .spec()
             .models
@@ -141,10 +147,10 @@ pub(super) async fn refresh(
             "/v1/models answered {status}"
         )));
     }
-    if endpoint.announced.update(llm::scan_models(body)) {
+    endpoint.announced.update(llm::scan_models(body), || {
         pool.recatalogue();
         pool.announce(endpoint);
-    }
+    });
     Ok(())
 }
 
@@ -186,6 +192,28 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_fresh_only_once_its_names_are_known() {
+        let announced = Announced::default();
+        let card = |id: &str| ModelCard {
+            id: id.to_owned(),
+            parent: None,
+            root: None,
+            max_model_len: None,
+        };
+        let mut rebuilt = 0;
+        for cards in [vec![], vec![], vec![card("a")], vec![card("a")]] {
+            announced.update(cards.clone(), || {
+                rebuilt += 1;
+                assert_eq!(*announced.cards(), cards);
+                // Who asks for freshness meanwhile waits for the new set.
+                assert!(announced.at.try_lock().is_none());
+            });
+            assert!(announced.is_fresh());
+        }
+        assert_eq!(rebuilt, 2);
+    }
 
     #[test]
     fn distance_counts_edits() {
