@@ -528,18 +528,7 @@ fn compare(max_blocks: usize, words: &[Word]) {
                 }
             }
         }
-        let held = verify(&index);
-        for (member, cache) in &naive.caches {
-            let blocks = held.get(member).map_or(0, BTreeSet::len);
-            assert_eq!(blocks, cache.used.len(), "{member:?} after {word:?}");
-            for text in cache.used.keys() {
-                assert_eq!(
-                    index.depth_of(*member, &chain(text)),
-                    text.len() as u32,
-                    "{text}"
-                );
-            }
-        }
+        compare_contents(&index, &naive, word);
         let depths = naive
             .caches
             .keys()
@@ -551,6 +540,20 @@ fn compare(max_blocks: usize, words: &[Word]) {
         );
     }
     empty(&mut index, &generations);
+}
+
+/// Both hold the same blocks for the same members.
+#[track_caller]
+fn compare_contents(index: &PrefixIndex, naive: &Naive, word: &Word) {
+    let held = verify(index);
+    for (member, cache) in &naive.caches {
+        let blocks = held.get(member).map_or(0, BTreeSet::len);
+        assert_eq!(blocks, cache.used.len(), "{member:?} after {word:?}");
+        for text in cache.used.keys() {
+            let depth = index.depth_of(*member, &chain(text));
+            assert_eq!(depth, text.len() as u32, "{text}");
+        }
+    }
 }
 
 /// Removing everybody leaves no record behind.
