@@ -161,8 +161,12 @@ pub(crate) fn chunk(payload: &str) -> String {
     format!("{:x}\r\n{payload}\r\n", payload.len())
 }
 
-/// How every streamed answer ends: the usage event and the end mark.
+/// How every streamed answer ends: the reason, the usage event and the end mark.
 pub(crate) const LAST_EVENTS: &str = concat!(
+    r#"data: {"id":"chatcmpl-bench-0123456789abcdef","object":"chat.completion.chunk","#,
+    r#""created":1760000000,"model":"bench","choices":[{"index":0,"delta":{"content":""},"#,
+    r#""logprobs":null,"finish_reason":"stop"}]}"#,
+    "\n\n",
     r#"data: {"id":"chatcmpl-bench-0123456789abcdef","object":"chat.completion.chunk","#,
     r#""created":1760000000,"model":"bench","choices":[],"usage":{"prompt_tokens":200,"#,
     r#""total_tokens":300,"completion_tokens":100,"prompt_tokens_details":{"cached_tokens":128}}}"#,

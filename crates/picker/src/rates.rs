@@ -72,7 +72,9 @@ const DISTINCT_SAMPLES: u32 = 8;
 ///
 /// Least squares of `measured / prior(x)` over the prior's two parts, so that short and long
 /// requests count alike. What the samples leave open keeps the prior's proportions at the samples'
-/// scale: one more sample's worth, so that the two parts can always be told apart.
+/// scale: one more sample's worth, so that the two parts can always be told apart. In a prefill,
+/// where prompts are alike for long, the slope keeps to them by as much as measurements scatter:
+/// noise of short prompts says nothing of long ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Line {
     prior_base: f64,
@@ -80,6 +82,7 @@ pub(crate) struct Line {
     base: f64,
     slope: f64,
     sums: Sums,
+    keeps_proportions: bool,
     floor_seconds: f64,
     error: f32,
     samples: u32,
@@ -121,6 +124,7 @@ impl Line {
             base,
             slope,
             sums: Sums::default(),
+            keeps_proportions: false,
             floor_seconds,
             error: PRIOR_ERROR,
             samples: 0,
@@ -130,7 +134,10 @@ impl Line {
     fn prefill() -> Self {
         let prior = Rates::PRIOR;
         let (base, slope) = (prior.prefill_base_seconds, prior.prefill_token_seconds);
-        Self::new(base, slope, PREFILL_FLOOR_SECONDS)
+        Self {
+            keeps_proportions: true,
+            ..Self::new(base, slope, PREFILL_FLOOR_SECONDS)
+        }
     }
 
     fn decode() -> Self {
@@ -164,7 +171,12 @@ impl Line {
         self.sums
             .fade(if surprised { SURPRISED_MEMORY } else { MEMORY });
         self.sums.add(self.prior_base / prior, measured / prior);
-        let (base, slope) = self.sums.solve();
+        let scatter = if self.keeps_proportions {
+            f64::from(self.error)
+        } else {
+            0.0
+        };
+        let (base, slope) = self.sums.solve(scatter);
         self.base = base * self.prior_base;
         self.slope = slope * self.prior_slope;
     }
@@ -197,8 +209,9 @@ impl Sums {
         self.rq += r * q;
     }
 
-    /// Base and slope as multiples of the prior.
-    fn solve(&self) -> (f64, f64) {
+    /// Base and slope as multiples of the prior. `scatter` is the relative error of a measurement,
+    /// where the slope is expected to be the prior's at the samples' scale, give or take as much.
+    fn solve(&self, scatter: f64) -> (f64, f64) {
         let within = |multiple: f64| {
             if multiple.is_finite() {
                 multiple.clamp(MULTIPLES.0, MULTIPLES.1)
@@ -207,7 +220,8 @@ impl Sums {
             }
         };
         let scale = (self.r + PRIOR_WEIGHT) / (self.n + PRIOR_WEIGHT);
-        let (more_p, more_q) = (self.pp / self.n, self.qq / self.n);
+        let more_p = self.pp / self.n;
+        let more_q = (self.qq / self.n).max(scatter * scatter);
         let (pp, qq) = (self.pp + more_p, self.qq + more_q);
         let (rp, rq) = (self.rp + more_p * scale, self.rq + more_q * scale);
         let determinant = pp * qq - self.pq * self.pq;

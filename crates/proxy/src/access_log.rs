@@ -154,6 +154,9 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
         number: itoa::Buffer::new(),
     };
     line.text("\",\"id\":\"", x.id.as_bytes());
+    if let Some(trace) = x.head.get("traceparent").and_then(trace_id) {
+        line.text(",\"trace\":\"", trace);
+    }
     line.text(",\"method\":\"", x.head.method().as_bytes());
     line.text(",\"path\":\"", truncated(x.head.path().as_bytes(), 256));
     line.number(",\"status\":", u64::from(x.response.status));
@@ -210,6 +213,13 @@ fn write_usage(exchange: &Exchange, line: &mut Line<'_>) {
     }
 }
 
+/// The trace id of a `traceparent` (W3C Trace Context, section 3.2): `00-<32 hex>-<16 hex>-<2 hex>`.
+fn trace_id(parent: &[u8]) -> Option<&[u8]> {
+    let id = parent.get(3..35)?;
+    let framed = parent.get(2) == Some(&b'-') && parent.get(35) == Some(&b'-');
+    (framed && id.iter().all(u8::is_ascii_hexdigit)).then_some(id)
+}
+
 fn truncated(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(..most).unwrap_or(bytes)
 }
@@ -242,6 +252,41 @@ pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
             _ => {
                 let _ = write!(out, "\\u{byte:04x}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_traceparent_has_a_trace_id() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let whole = format!("00-{id}-00f067aa0ba902b7-01");
+        assert_eq!(trace_id(whole.as_bytes()), Some(id.as_bytes()));
+        for parent in [
+            "",
+            "00",
+            &whole[..35],
+            &whole.replace('-', "_"),
+            &whole.replace('4', "x"),
+        ] {
+            assert_eq!(trace_id(parent.as_bytes()), None, "{parent}");
+        }
+    }
+
+    #[test]
+    fn text_is_escaped_as_json() {
+        for (text, json) in [
+            ("plain", "plain"),
+            ("a\"b", "a\\\"b"),
+            ("a\\b", "a\\\\b"),
+            ("\n", "\\u000a"),
+        ] {
+            let mut out = Vec::new();
+            escape(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), json);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Requests: what is refused and why, what is accepted and how it reads, what goes out.
 //!
 //! Each row is one message. Accepted ones are also read byte by byte.
-// tidy: allow-long: tables of messages, one row each, that are read side by side.
 use proptest::prelude::*;
 
 use super::*;

@@ -23,6 +23,9 @@ fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr
     lines.push(String::new());
     let address = |address| format!("Address:  http://{address}/v1");
     lines.extend(addresses.iter().map(address));
+    if addresses.is_empty() {
+        lines.push("Address:  none, no listener is served; `penstock check` tells why".to_owned());
+    }
     if !models.is_empty() {
         lines.push(format!("Models:   {}", models.join(", ")));
     }

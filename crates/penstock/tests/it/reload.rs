@@ -81,6 +81,7 @@ fn a_stream_stays_whole_through_a_thousand_edits() {
     }
     assert!(gateway.version() > 1_000, "{}", gateway.version());
     wait_until(|| gauge(gateway.admin, "penstock_snapshots_alive") <= 2.0);
+    server.say("[DONE]");
     server.end();
     held.until("[DONE]");
     let mut rest = [0; 8];
@@ -217,6 +218,7 @@ fn listeners_come_and_go_without_cutting_a_stream() {
     wait_until(|| TcpStream::connect(second).is_err());
     server.say("second");
     held.until("second");
+    server.say("[DONE]");
     server.end();
     held.until("[DONE]");
 }
@@ -286,6 +288,7 @@ fn a_request_under_way_ends_before_the_process_does() {
     held.until("first");
     gateway.signal("-TERM");
     wait_until(|| TcpStream::connect(gateway.address).is_err());
+    server.say("[DONE]");
     server.end();
     held.until("[DONE]");
     assert!(gateway.process.0.wait().unwrap().success());

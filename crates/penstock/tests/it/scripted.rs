@@ -86,10 +86,8 @@ impl Scripted {
         self.events.send(Some(event.to_owned())).unwrap();
     }
 
-    /// Ends the stream as it should end: a reason, the end mark, the last chunk.
+    /// Ends the stream as it should end.
     pub(crate) fn end(&self) {
-        self.say(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
-        self.say("[DONE]");
         self.events.send(None).unwrap();
     }
 }
@@ -107,7 +105,10 @@ fn play(mut stream: TcpStream, script: &Mutex<Receiver<Option<String>>>) {
         let script = script.lock().unwrap();
         while let Ok(Some(event)) = script.recv() {
             // Without a reason to finish, the end mark would mean a server that was told to stop.
-            let finish = if event == "[DONE]" { FINISH } else { "" };
+            let finish = match event.as_str() {
+                "[DONE]" => FINISH,
+                _ => "",
+            };
             let event = format!("{finish}data: {event}\n\n");
             let chunk = format!("{:x}\r\n{event}\r\n", event.len());
             if stream.write_all(chunk.as_bytes()).is_err() {

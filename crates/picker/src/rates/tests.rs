@@ -67,6 +67,23 @@ fn one_outlier_does_little() {
 }
 
 #[test]
+fn scatter_of_short_prompts_says_little_of_long_ones() {
+    let (mut learnt, mut shared) = (Learnt::default(), Speeds::default());
+    // Four times the prior, but for factors from a third to three.
+    let truth = |tokens: f32| 4.0 * (5.75e-3 + 17.25e-6 * tokens);
+    for i in 0..400_u32 {
+        let tokens = (13 + i * 37 % 80) as f32;
+        let factor = 3.0_f32.powf((i * 7919 % 201) as f32 / 100.0 - 1.0);
+        learnt.first_token(&mut shared, tokens, truth(tokens) * factor);
+        let predicted = shared.prefill.predict(4000.0) as f32 / truth(4000.0);
+        assert!(
+            i < 20 || (0.3..4.0).contains(&predicted),
+            "{i}: {predicted}"
+        );
+    }
+}
+
+#[test]
 fn equal_endpoints_keep_exactly_equal_rates_in_spite_of_noise() {
     let (mut a, mut b, mut shared) = (Learnt::default(), Learnt::default(), Speeds::default());
     for i in 0..500_u32 {
