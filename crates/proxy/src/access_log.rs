@@ -13,6 +13,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A worker hands its buffer over when it holds this many bytes, or at the next tick.
 const FLUSH_BYTES: usize = 32 << 10;
+/// A line is rarely longer than this.
+const MOST_LINE_BYTES: usize = 2 << 10;
 /// Buffers that may wait for the writer.
 const WAITING_BUFFERS: usize = 64;
 
@@ -94,6 +96,9 @@ impl Lines {
     pub(crate) fn push(&mut self, exchange: &Exchange) {
         if self.log.sender.is_none() {
             return;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(FLUSH_BYTES + MOST_LINE_BYTES);
         }
         write_line(exchange, &mut self.buffer);
         self.count += 1;

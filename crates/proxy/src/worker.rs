@@ -21,8 +21,9 @@ use tokio_util::task::TaskTracker;
 
 /// Size of the read buffer of a worker, and the most that one read takes.
 pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
-/// Spare buffers that a worker keeps; more than this are freed.
-const SPARE_BUFFERS: usize = 32;
+/// Spare buffers that a worker keeps; more than this are freed. Enough that some dozens of large
+/// requests at a time do not allocate and clear a buffer each.
+const SPARE_BUFFERS: usize = 96;
 
 thread_local! {
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
