@@ -10,7 +10,9 @@ const APIS: [Api; 4] = [Api::ChatCompletions, Api::Completions, Api::Responses, 
 #[derive(Debug, PartialEq)]
 struct Outcome {
     scan: String,
-    cut_at: Option<usize>,
+    /// How many bytes the client may see.
+    visible: usize,
+    cut: bool,
     error_status: Option<u16>,
     renamed: [Vec<u8>; 2],
 }
@@ -19,16 +21,25 @@ fn run<'a>(api: Api, pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
     let (mut scan, mut body) = (StreamScan::new(api), BodyScan::new());
     let mut renames = [true, false].map(|stream| ModelRename::new(api, "asked", stream));
     let mut outcome =
-        Outcome { scan: String::new(), cut_at: None, error_status: None, renamed: Default::default() };
+        Outcome { scan: String::new(), visible: 0, cut: false, error_status: None, renamed: Default::default() };
     let mut fed = 0;
     for piece in pieces {
         let seen = scan.feed(piece);
-        if let Some(at) = seen.cut_at {
-            assert!(at <= piece.len() && outcome.cut_at.is_none());
-            outcome.cut_at = Some(fed + at);
-        }
         outcome.error_status = outcome.error_status.or(seen.error_status);
+        if let Some(at) = seen.cut_at {
+            assert!(at <= piece.len() && !outcome.cut);
+            outcome.cut = true;
+            // An end mark that ends nothing is held back from its first byte on.
+            if at > 0 {
+                outcome.visible = fed + at;
+            }
+        }
         fed += piece.len();
+        if !outcome.cut {
+            let certain = fed.checked_sub(scan.doubtful_bytes()).expect("fed before it is doubtful");
+            assert!(certain >= outcome.visible, "what the client has seen is doubtful again");
+            outcome.visible = certain;
+        }
         body.feed(piece);
         for (rename, out) in renames.iter_mut().zip(&mut outcome.renamed) {
             rename.feed(piece, out);

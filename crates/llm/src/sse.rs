@@ -21,8 +21,8 @@ pub struct Event<'a> {
     pub name: &'a [u8],
     /// The `data` lines, joined by LF; empty when `oversized`.
     pub data: &'a [u8],
-    /// Offset in the piece of its first byte; 0 when it began in an earlier piece.
-    pub start: usize,
+    /// Offset in the piece where its last `data` line starts; 0 when that is in an earlier piece.
+    pub data_line: usize,
     /// Offset in the piece just past the first byte of the blank line's end (so before the LF of a
     /// CRLF: whatever is written there starts a new line).
     pub end: usize,
@@ -50,6 +50,8 @@ struct Fields {
     line: usize,
     name: Range<usize>,
     data: Range<usize>,
+    /// Where the last `data` line starts.
+    data_line: usize,
     data_lines: usize,
     after_first_line: bool,
 }
@@ -67,9 +69,20 @@ impl SseScan {
         self.length == 0
     }
 
-    /// The bytes so far of an event that is incomplete; empty when it outgrew the window.
-    pub(crate) fn incomplete(&self) -> &[u8] {
-        &self.held
+    /// The incomplete event from its only `data` line on; without one, the incomplete line. Empty
+    /// when the event has several, or outgrew the window.
+    pub(crate) fn incomplete_data(&self) -> &[u8] {
+        let fields = &self.fields;
+        let from = match fields.data_lines {
+            0 => fields.line,
+            1 => fields.data_line,
+            _ => return &[],
+        };
+        let rest = self.held.get(from..).unwrap_or_default();
+        match rest.strip_prefix(MARK) {
+            Some(unmarked) if !fields.after_first_line => unmarked,
+            _ => rest,
+        }
     }
 
     /// Reads the next piece and calls `on` for each event that it completes.
@@ -139,13 +152,13 @@ impl SseScan {
             if !rest.starts_with(b"\n\n") || length > WINDOW_BYTES - b"data: \n\n".len() {
                 break;
             }
-            let start = at;
+            let data_line = at;
             at += b"data: \n\n".len() + length;
             self.fields.after_first_line = true;
             on(Event {
                 name: &[],
                 data,
-                start,
+                data_line,
                 end: at,
                 oversized: false,
             });
@@ -159,11 +172,7 @@ impl SseScan {
         let fields = &self.fields;
         let event = if self.length > 0 { &self.held } else { fresh };
         let name = event.get(fields.name.clone()).unwrap_or_default();
-        let start = if self.length > 0 {
-            0
-        } else {
-            at.saturating_sub(fresh.len())
-        };
+        let data_line = (at + fields.data_line).saturating_sub(end);
         if end > WINDOW_BYTES {
             let name = if self.length > 0 {
                 self.long_name.get()
@@ -173,7 +182,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &[],
-                start,
+                data_line,
                 end: at,
                 oversized: true,
             });
@@ -182,7 +191,7 @@ impl SseScan {
             on(Event {
                 name,
                 data,
-                start,
+                data_line,
                 end: at,
                 oversized: false,
             });
@@ -191,7 +200,7 @@ impl SseScan {
             on(Event {
                 name,
                 data: &data,
-                start,
+                data_line,
                 end: at,
                 oversized: false,
             });
@@ -247,6 +256,7 @@ impl Fields {
         }
         if let Some(offset) = value_of(line, b"data") {
             self.data = from + offset..end - 1;
+            self.data_line = from;
             self.data_lines += 1;
         } else if let Some(offset) = value_of(line, b"event") {
             self.name = from + offset..end - 1;

@@ -18,7 +18,7 @@ pub struct Seen {
     /// Events with generated content.
     pub events: u32,
     /// Offset in this piece where what the client may see ends: just past the event that cut the
-    /// stream, or before an end mark that ends nothing.
+    /// stream, or before the line of an end mark that ends nothing.
     pub cut_at: Option<usize>,
     /// Status told by the error event that cut the stream, 400 to 599.
     pub error_status: Option<u16>,
@@ -164,12 +164,11 @@ impl StreamScan {
         if self.reading.ended != Ended::Open || !self.reading.lacks_finish() {
             return 0;
         }
-        let event = self.sse.incomplete();
-        let begins = |mark: &[u8]| mark.starts_with(event) || event.starts_with(mark);
-        // The line's end may have come, but not the blank line's.
-        let short = event.len() <= END_MARK.len() + 2;
-        if short && (begins(END_MARK) || begins(DENSE_END_MARK)) {
-            event.len()
+        let data = self.sse.incomplete_data();
+        let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let line = data.split(is_line_end).next().unwrap_or_default();
+        if END_MARK.starts_with(line) || DENSE_END_MARK.starts_with(line) {
+            data.len()
         } else {
             0
         }

@@ -44,7 +44,7 @@ impl Reading {
         if self.lacks_finish() {
             self.cut(CutCause::Unfinished, event, seen);
             // The client must not take the mark for an end.
-            seen.cut_at = Some(event.start);
+            seen.cut_at = Some(event.data_line);
         } else {
             self.ended = Ended::Done;
         }

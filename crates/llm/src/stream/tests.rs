@@ -233,6 +233,26 @@ fn an_end_mark_that_ends_nothing_is_not_for_the_client() {
 }
 
 #[test]
+fn an_end_mark_among_other_lines_is_held_back_from_its_line_on() {
+    let id = "id: 5\r\n";
+    let event = format!("{id}data: [DONE]\r\nretry: 1\r\n\r\n");
+    let seen = StreamScan::new(CHAT).feed(event.as_bytes());
+    assert_eq!(seen.cut_at, Some(id.len()));
+    for split in 1..event.len() - 2 {
+        let (first, rest) = event.split_at(split);
+        let mut scan = StreamScan::new(CHAT);
+        scan.feed(first.as_bytes());
+        assert_eq!(scan.doubtful_bytes(), split.saturating_sub(id.len()));
+        let expected = id.len().saturating_sub(split);
+        assert_eq!(
+            scan.feed(rest.as_bytes()).cut_at,
+            Some(expected),
+            "split at {split}"
+        );
+    }
+}
+
+#[test]
 fn counts_tokens_by_content_where_no_usage_is_told() {
     let last = r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
     let tool = r#"data: {"choices":[{"delta":{"content":null,"tool_calls":[{"index":0}]}}]}"#;
