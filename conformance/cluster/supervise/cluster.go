@@ -122,11 +122,25 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		"--controllers="+strings.Join(controllers, ","), "--bind-address=127.0.0.1", "--profiling=false")
 }
 
+// proxySettings make kube-proxy act at once and leave the kernel's connection tracking as it is.
+var proxySettings = fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+hostnameOverride: %s
+clusterCIDR: %s
+bindAddress: 0.0.0.0
+healthzBindAddress: 127.0.0.1:10256
+metricsBindAddress: 127.0.0.1:10249
+clientConnection: {kubeconfig: %s, qps: 250, burst: 500}
+nftables: {minSyncPeriod: 100ms, syncPeriod: 30s}
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
+`, nodeName, podNet, kubeconfig("kube-proxy"))
+
 func (c *Cluster) startProxy(ctx context.Context) error {
-	return c.start(ctx, "kube-proxy", started, c.controlplane(), "proxy",
-		"--kubeconfig="+kubeconfig("kube-proxy"), "--proxy-mode=nftables", "--hostname-override="+nodeName,
-		"--cluster-cidr="+podNet, "--bind-address=0.0.0.0", "--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249",
-		"--nftables-min-sync-period=100ms", "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s")
+	if err := os.WriteFile(at("kube-proxy.yaml"), []byte(proxySettings), 0o644); err != nil {
+		return err
+	}
+	return c.start(ctx, "kube-proxy", started, c.controlplane(), "proxy", "--config="+at("kube-proxy.yaml"))
 }
 
 // started is for parts that show in time by what they do whether they work.

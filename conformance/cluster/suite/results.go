@@ -1,0 +1,98 @@
+// Package suite runs an upstream conformance suite and judges it by the output of its tests. The
+// report that a suite writes about itself is not enough: it records a test that runs in parallel
+// with others as passed before it has run.
+package suite
+
+import (
+	"bufio"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Outcome is how a test ended.
+type Outcome string
+
+// The outcomes. A test that began and never ended counts as failed.
+const (
+	Passed  Outcome = "passed"
+	Failed  Outcome = "failed"
+	Skipped Outcome = "skipped"
+)
+
+// Results are the outcomes of a suite's tests by name, and what failed ones complained about.
+type Results struct {
+	Outcomes   map[string]Outcome
+	Complaints map[string][]string // "" for the suite's own set-up
+	begun      map[string]bool
+}
+
+const root = "TestConformance"
+
+var (
+	verdictLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \((\S+)\)`)
+	beginLine   = regexp.MustCompile(`^=== (RUN|CONT|NAME|PAUSE)\s+(\S+)`)
+	errorLine   = regexp.MustCompile(`^\s+(Error|Messages):\s+(.*)`)
+)
+
+// mostComplaints are kept per test.
+const mostComplaints = 4
+
+// Parse reads the output of a test binary run with -test.v and calls each for every test of the
+// suite as it ends.
+func Parse(output io.Reader, each func(name string, outcome Outcome, took string)) (*Results, error) {
+	results := &Results{Outcomes: map[string]Outcome{}, Complaints: map[string][]string{}, begun: map[string]bool{}}
+	lines := bufio.NewReader(output)
+	current := ""
+	for {
+		line, err := lines.ReadString('\n')
+		line = strings.TrimRight(line, "\n")
+		if m := beginLine.FindStringSubmatch(line); m != nil {
+			current, _ = testOf(m[2])
+			if current != "" && m[1] == "RUN" {
+				results.begun[current] = true
+			}
+		} else if m := verdictLine.FindStringSubmatch(line); m != nil {
+			if name, whole := testOf(m[2]); whole && name != "" {
+				outcome := map[string]Outcome{"PASS": Passed, "FAIL": Failed, "SKIP": Skipped}[m[1]]
+				results.Outcomes[name] = outcome
+				each(name, outcome, m[3])
+			}
+		} else if m := errorLine.FindStringSubmatch(line); m != nil && len(results.Complaints[current]) < mostComplaints {
+			results.Complaints[current] = append(results.Complaints[current], strings.TrimSpace(m[2]))
+		}
+		if err != nil {
+			break
+		}
+	}
+	for name := range results.begun {
+		if _, ended := results.Outcomes[name]; !ended {
+			results.Outcomes[name] = Failed
+			each(name, Failed, "never ended")
+		}
+	}
+	return results, nil
+}
+
+// testOf is the suite's test that a Go test belongs to, and whether it is that test as a whole.
+func testOf(goTest string) (name string, whole bool) {
+	rest, ok := strings.CutPrefix(goTest, root+"/")
+	if !ok {
+		return "", false
+	}
+	name, _, part := strings.Cut(rest, "/")
+	return name, !part
+}
+
+// With are the names of the tests with that outcome, in order.
+func (r *Results) With(outcome Outcome) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(r.Outcomes)) {
+		if r.Outcomes[name] == outcome {
+			names = append(names, name)
+		}
+	}
+	return names
+}
