@@ -21,4 +21,4 @@ unshare --net --mount --pid --fork true 2>/dev/null || cannot 'new namespaces ar
 unshare --net ip link add probe type bridge 2>/dev/null || cannot 'no network bridge can be made (CAP_NET_ADMIN is needed)'
 # Vetting would compile Kubernetes a second time; the packages under test do without it.
 (cd "$here/cluster" && test -z "$(gofmt -l .)" && go test -vet=off -p 2 ./agent ./sandbox ./suite ./harness)
-"$here/run" base
+"$here/run" ci

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -176,7 +177,7 @@ func (a *Agent) remove(object *corev1.Pod) {
 	defer cancel()
 	now := int64(0)
 	options := metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &object.UID}}
-	if err := a.client.CoreV1().Pods(object.Namespace).Delete(ctx, object.Name, options); err != nil {
+	if err := a.client.CoreV1().Pods(object.Namespace).Delete(ctx, object.Name, options); err != nil && !apierrors.IsNotFound(err) {
 		log.Printf("remove Pod %s/%s: %v", object.Namespace, object.Name, err)
 	}
 }

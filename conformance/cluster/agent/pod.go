@@ -129,6 +129,10 @@ func (p *pod) run() {
 	if !leaving {
 		p.agent.remove(p.object)
 	}
+	// Not sooner: a Pod that the agent does not know and that shall go is removed at once.
+	p.agent.mu.Lock()
+	delete(p.agent.pods, p.object.UID)
+	p.agent.mu.Unlock()
 	close(p.done)
 }
 
@@ -253,7 +257,4 @@ func (p *pod) cleanUp() {
 	if err := os.RemoveAll(p.dir); err != nil {
 		log.Printf("Pod %s/%s: remove its files: %v", p.namespace, p.name, err)
 	}
-	p.agent.mu.Lock()
-	delete(p.agent.pods, p.object.UID)
-	p.agent.mu.Unlock()
 }

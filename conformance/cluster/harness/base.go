@@ -8,9 +8,22 @@ import (
 	"strings"
 	"time"
 
+	"penstock/conformance/cluster/selftest"
 	"penstock/conformance/cluster/suite"
 	"penstock/conformance/cluster/supervise"
 )
+
+// checkNode lets the node prove its promises.
+func (b *bench) checkNode(ctx context.Context) (int, error) {
+	fmt.Println("== promises of the node")
+	bed := selftest.Bed{Kubectl: b.cluster.Kubectl, Logs: supervise.StateDir + "/agent/logs", AuditLog: supervise.AuditLog}
+	passed, failed, err := selftest.Run(ctx, bed)
+	fmt.Printf("%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
+		return 1, err
+	}
+	return 0, err
+}
 
 // baseDeadline is how long a base manifest may take to become ready.
 const baseDeadline = 90 * time.Second

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -19,7 +20,9 @@ func answerAnything() int {
 		return 1
 	}
 	fmt.Println("answering every question")
-	agent.ServeDNS(untilSignal(), socket, func(_ string, kind dnsmessage.Type) ([]dnsmessage.ResourceBody, bool) {
+	ctx := untilSignal()
+	context.AfterFunc(ctx, func() { socket.Close() })
+	agent.ServeDNS(ctx, socket, func(_ string, kind dnsmessage.Type) ([]dnsmessage.ResourceBody, bool) {
 		if kind != dnsmessage.TypeA {
 			return nil, true
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"penstock/conformance/cluster/selftest"
 	"penstock/conformance/cluster/supervise"
 )
 
@@ -59,8 +60,17 @@ func (b *bench) do(ctx context.Context) (int, error) {
 	switch b.command {
 	case "up":
 		return b.keepUp(ctx)
+	case "node":
+		return b.checkNode(ctx)
 	case "base":
 		return b.checkBase(ctx)
+	case "ci":
+		node, err := b.checkNode(ctx)
+		if err != nil {
+			return 1, err
+		}
+		base, err := b.checkBase(ctx)
+		return max(node, base), err
 	}
 	return b.runSuites(ctx)
 }
@@ -71,6 +81,7 @@ func (o *options) imageTable() string {
 		"echo-basic=" + filepath.Join(o.binaries, "echo-basic"),
 		"lwepp=" + filepath.Join(o.binaries, "lwepp") + "@65532",
 		"coredns=" + filepath.Join(o.binaries, "coredns"),
+		selftest.Programs,
 	}
 	if o.penstock != "" {
 		table = append(table, "penstock="+o.penstock+"@65532")
