@@ -80,7 +80,7 @@ func (b *bench) checkBaseOf(ctx context.Context, s suite.Suite) error {
 	if !errors.Is(end.err, suite.ErrSetUp) {
 		return fmt.Errorf("the suite should have failed for want of a gateway, but: %v; see %s", end.err, run.Log)
 	}
-	fmt.Printf("the suite then stops for want of a gateway: %s\n", strings.Join(end.results.Complaints[""], "; "))
+	fmt.Printf("the suite then stops for want of a gateway: %s\n", end.results.WaitedFor())
 	return nil
 }
 

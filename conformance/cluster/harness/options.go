@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"penstock/conformance/cluster/suite"
@@ -44,11 +45,10 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.version, "version", "unknown", "the product's version, for the report")
 	flags.BoolVar(&o.accept, "accept", false, "write the tests that passed as the expectation")
 	rest := arguments[1:]
+	if i := slices.Index(rest, "--"); i >= 0 {
+		rest, o.extra = rest[:i], rest[i+1:]
+	}
 	for len(rest) > 0 {
-		if rest[0] == "--" {
-			o.extra = rest[1:]
-			break
-		}
 		if !strings.HasPrefix(rest[0], "-") {
 			s, err := suite.Named(rest[0])
 			if err != nil {

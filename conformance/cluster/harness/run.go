@@ -13,7 +13,7 @@ import (
 )
 
 // hurry keeps a suite from waiting minutes for a gateway that is known not to exist.
-const hurry = "-timeout-config-overrides=NamespacesMustBeReady:25"
+const hurry = "-timeout-config-overrides=NamespacesMustBeReady:15"
 
 func (b *bench) runSuites(ctx context.Context) (int, error) {
 	if err := b.install(ctx); err != nil {
@@ -112,7 +112,7 @@ func (b *bench) suiteFlags(s suite.Suite) []string {
 func explain(results *suite.Results, err error) {
 	if err != nil {
 		fmt.Println(err)
-		fmt.Println("  " + strings.Join(results.Complaints[""], "\n  "))
+		fmt.Println("  " + strings.Join(append(results.Complaints[""], "it waited for: "+results.WaitedFor()), "\n  "))
 	}
 	for _, name := range results.With(suite.Failed) {
 		if complaints := results.Complaints[name]; len(complaints) > 0 {

@@ -27,6 +27,7 @@ type Results struct {
 	Outcomes   map[string]Outcome
 	Complaints map[string][]string // "" for the suite's own set-up
 	begun      map[string]bool
+	said       map[string]int // what the suite's set-up logged, and how often
 }
 
 const root = "TestConformance"
@@ -34,6 +35,7 @@ const root = "TestConformance"
 var (
 	verdictLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \((\S+)\)`)
 	beginLine   = regexp.MustCompile(`^=== (RUN|CONT|NAME|PAUSE)\s+(\S+)`)
+	setUpLine   = regexp.MustCompile(`^    \S+\.go:\d+: (?:\d{4}-\S+Z: )?(.+)`)
 	errorLine   = regexp.MustCompile(`^\s+(Error|Messages):\s+(.*)`)
 )
 
@@ -43,7 +45,7 @@ const mostComplaints = 4
 // Parse reads the output of a test binary run with -test.v and calls each for every test of the
 // suite as it ends.
 func Parse(output io.Reader, each func(name string, outcome Outcome, took string)) (*Results, error) {
-	results := &Results{Outcomes: map[string]Outcome{}, Complaints: map[string][]string{}, begun: map[string]bool{}}
+	results := &Results{Outcomes: map[string]Outcome{}, Complaints: map[string][]string{}, begun: map[string]bool{}, said: map[string]int{}}
 	lines := bufio.NewReader(output)
 	current := ""
 	for {
@@ -62,6 +64,8 @@ func Parse(output io.Reader, each func(name string, outcome Outcome, took string
 			}
 		} else if m := errorLine.FindStringSubmatch(line); m != nil && len(results.Complaints[current]) < mostComplaints {
 			results.Complaints[current] = append(results.Complaints[current], strings.TrimSpace(m[2]))
+		} else if m := setUpLine.FindStringSubmatch(line); m != nil && current == "" {
+			results.said[m[1]]++
 		}
 		if err != nil {
 			break
@@ -84,6 +88,17 @@ func testOf(goTest string) (name string, whole bool) {
 	}
 	name, _, part := strings.Cut(rest, "/")
 	return name, !part
+}
+
+// WaitedFor is what the suite's set-up repeated most often: what it waited for in vain.
+func (r *Results) WaitedFor() string {
+	most := ""
+	for _, text := range slices.Sorted(maps.Keys(r.said)) {
+		if r.said[text] > r.said[most] {
+			most = text
+		}
+	}
+	return most
 }
 
 // With are the names of the tests with that outcome, in order.

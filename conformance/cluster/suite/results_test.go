@@ -48,6 +48,16 @@ func TestKeepsComplaintsByTest(t *testing.T) {
 	}
 }
 
+func TestTellsWhatTheSetUpWaitedFor(t *testing.T) {
+	text := "=== RUN   TestConformance\n"
+	for _, line := range []string{"Applying", "Gateway x is not ready", "Gateway x is not ready", "deadline exceeded"} {
+		text += "    helpers.go:1: 2026-11-24T22:38:08.1Z: " + line + "\n"
+	}
+	if got := parse(t, text).WaitedFor(); got != "Gateway x is not ready" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestComparesWithExpectations(t *testing.T) {
 	expected := Expectations{"Alpha": true, "Beta": true, "Epsilon": true}
 	got := expected.Compare(parse(t, output), "")
