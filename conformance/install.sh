@@ -31,7 +31,7 @@ build() {
   shift 2
   cd "$here/$module"
   # Without the version of Go and the files, nothing would tell that a program is out of date.
-  stamp=$( (go version; echo "$@"; find . "$(dirname "$(go env GOMOD)")"/go.* -type f \( -name '*.go' -o -name 'go.*' \) | LC_ALL=C sort | xargs sha256sum) | sha256sum)
+  stamp=$( (go version; echo "$@"; find . "$(dirname "$(go env GOMOD)")"/go.* -type f \( -name '*.go' -o -name '*.yaml' -o -name 'go.*' \) | LC_ALL=C sort | xargs sha256sum) | sha256sum)
   if [ -e "$bin/$name" ] && [ "$(cat "$bin/.$name.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
   say "building $name in conformance/$module ..."
   "$@"

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"penstock/conformance/cluster/agent"
@@ -65,11 +66,29 @@ func outside(arguments []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	lock, err := os.OpenFile(filepath.Join(options.logs, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		fmt.Fprintf(os.Stderr, "another run is under way (process %s holds %s): wait for it or end it\n", readPid(options.logs), lock.Name())
+		return 1
+	}
 	pidFile := filepath.Join(options.logs, "pid")
 	defer os.Remove(pidFile)
 	return supervise.Outside(arguments, func(pid int) error {
 		return os.WriteFile(pidFile, fmt.Appendln(nil, pid), 0o644)
 	})
+}
+
+func readPid(logs string) string {
+	data, err := os.ReadFile(filepath.Join(logs, "pid"))
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(data))
 }
 
 func untilSignal() context.Context {
