@@ -10,10 +10,15 @@ import (
 type peer struct {
 	class    string
 	programs map[string]string // image -> program that install.sh built
+	features string            // what it supports at least; it does not say so itself
 }
 
 var peers = map[string]peer{
-	"envoy-gateway": {class: "envoy", programs: map[string]string{"envoyproxy/gateway": "envoy-gateway", "envoyproxy/envoy": "envoy"}},
+	"envoy-gateway": {
+		class:    "envoy",
+		programs: map[string]string{"envoyproxy/gateway": "envoy-gateway", "envoyproxy/envoy": "envoy"},
+		features: "Gateway,ReferenceGrant,HTTPRoute",
+	},
 }
 
 func (b *bench) installPeer(ctx context.Context) error {
@@ -22,5 +27,5 @@ func (b *bench) installPeer(ctx context.Context) error {
 	if _, err := b.cluster.Kubectl(ctx, "", "apply", "--server-side", "-f", manifests); err != nil {
 		return fmt.Errorf("apply peer %s: %w", b.peer, err)
 	}
-	return b.waitForDeployments(ctx)
+	return b.waitForGateway(ctx)
 }

@@ -33,16 +33,28 @@ func (b *bench) install(ctx context.Context) error {
 	if _, err := b.cluster.Kubectl(ctx, "", "apply", "--server-side", "-k", kustomize); err != nil {
 		return fmt.Errorf("apply deploy/kustomize: %w", err)
 	}
-	return b.waitForDeployments(ctx)
+	return b.waitForGateway(ctx)
 }
 
 // deployDeadline is how long a gateway's own Deployments may take to become available.
 const deployDeadline = 90 * time.Second
 
-func (b *bench) waitForDeployments(ctx context.Context) error {
+// waitForGateway waits until the gateway's Deployments run and its GatewayClass is accepted.
+func (b *bench) waitForGateway(ctx context.Context) error {
 	_, err := b.cluster.Kubectl(ctx, "", "wait", "--for=condition=Available", "--timeout="+deployDeadline.String(), "deployment", "--all", "--all-namespaces")
 	if err != nil {
 		return fmt.Errorf("the gateway's controller did not become available; see its log and `kubectl describe`: %w", err)
+	}
+	_, err = b.cluster.Kubectl(ctx, "", "wait", "--for=condition=Accepted", "--timeout="+deployDeadline.String(), "gatewayclass", b.class)
+	if err != nil {
+		return fmt.Errorf("GatewayClass %s was not accepted; see the log of the gateway's controller: %w", b.class, err)
+	}
+	if b.peer != "" {
+		return nil
+	}
+	_, err = b.cluster.Kubectl(ctx, "", "wait", "--for=jsonpath={.status.supportedFeatures[0].name}", "--timeout=30s", "gatewayclass", b.class)
+	if err != nil {
+		return fmt.Errorf("GatewayClass %s names no supported features in its status, from which the suite takes its tests: %w", b.class, err)
 	}
 	return nil
 }

@@ -99,8 +99,11 @@ func (b *bench) suiteFlags(s suite.Suite) []string {
 	flags := []string{"-organization=" + project, "-project=" + project, "-url=unpublished", "-version=" + b.version, "-contact=see SECURITY.md"}
 	if s.Name == "gateway" {
 		flags = append(flags, "-conformance-profiles="+b.profiles)
-		if b.bare {
+		switch { // our own gateway says in its GatewayClass what it supports
+		case b.bare:
 			flags = append(flags, "-supported-features=Gateway,HTTPRoute,ReferenceGrant")
+		case b.peer != "":
+			flags = append(flags, "-supported-features="+peers[b.peer].features)
 		}
 	}
 	if b.bare {

@@ -66,6 +66,11 @@ func limit(spec Spec) error {
 			return err
 		}
 	}
+	for _, output := range []int{1, 2} { // a program may open its output anew, as /proc/1/fd/1
+		if err := syscall.Fchown(output, spec.UID, -1); err != nil {
+			return fmt.Errorf("own output: %w", err)
+		}
+	}
 	if err := syscall.Setgroups(spec.Groups); err != nil {
 		return fmt.Errorf("set groups: %w", err)
 	}

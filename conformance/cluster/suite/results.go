@@ -30,19 +30,24 @@ type Results struct {
 	said       map[string]int // what the suite's set-up logged, and how often
 }
 
+// marker precedes the lines about tests with -test.v=test2json, which alone tells the end of a test
+// when it ends, and not when all have ended.
+const marker = "\x16"
+
 const root = "TestConformance"
 
 var (
 	verdictLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+) \((\S+)\)`)
 	beginLine   = regexp.MustCompile(`^=== (RUN|CONT|NAME|PAUSE)\s+(\S+)`)
 	setUpLine   = regexp.MustCompile(`^    \S+\.go:\d+: (?:\d{4}-\S+Z: )?(.+)`)
+	moreLine    = regexp.MustCompile(`^\s+\t\s+\t(.+)`) // what goes on below an error that ends in a colon
 	errorLine   = regexp.MustCompile(`^\s+(Error|Messages):\s+(.*)`)
 )
 
 // mostComplaints are kept per test.
 const mostComplaints = 4
 
-// Parse reads the output of a test binary run with -test.v and calls each for every test of the
+// Parse reads the output of a test binary run with -test.v=test2json and calls each for every test of the
 // suite as it ends.
 func Parse(output io.Reader, each func(name string, outcome Outcome, took string)) (*Results, error) {
 	results := &Results{Outcomes: map[string]Outcome{}, Complaints: map[string][]string{}, begun: map[string]bool{}, said: map[string]int{}}
@@ -50,7 +55,7 @@ func Parse(output io.Reader, each func(name string, outcome Outcome, took string
 	current := ""
 	for {
 		line, err := lines.ReadString('\n')
-		line = strings.TrimRight(line, "\n")
+		line = strings.TrimPrefix(strings.TrimRight(line, "\n"), marker)
 		if m := beginLine.FindStringSubmatch(line); m != nil {
 			current, _ = testOf(m[2])
 			if current != "" && m[1] == "RUN" {
@@ -62,8 +67,10 @@ func Parse(output io.Reader, each func(name string, outcome Outcome, took string
 				results.Outcomes[name] = outcome
 				each(name, outcome, m[3])
 			}
-		} else if m := errorLine.FindStringSubmatch(line); m != nil && len(results.Complaints[current]) < mostComplaints {
-			results.Complaints[current] = append(results.Complaints[current], strings.TrimSpace(m[2]))
+		} else if m := errorLine.FindStringSubmatch(line); m != nil {
+			results.complain(current, m[2])
+		} else if m := moreLine.FindStringSubmatch(line); m != nil && results.unfinished(current) {
+			results.complain(current, m[1])
 		} else if m := setUpLine.FindStringSubmatch(line); m != nil && current == "" {
 			results.said[m[1]]++
 		}
@@ -78,6 +85,21 @@ func Parse(output io.Reader, each func(name string, outcome Outcome, took string
 		}
 	}
 	return results, nil
+}
+
+func (r *Results) complain(test, text string) {
+	text = strings.TrimSpace(text)
+	switch held := r.Complaints[test]; {
+	case r.unfinished(test):
+		held[len(held)-1] += " " + text
+	case len(held) < mostComplaints:
+		r.Complaints[test] = append(held, text)
+	}
+}
+
+func (r *Results) unfinished(test string) bool {
+	held := r.Complaints[test]
+	return len(held) > 0 && strings.HasSuffix(held[len(held)-1], ":")
 }
 
 // testOf is the suite's test that a Go test belongs to, and whether it is that test as a whole.

@@ -14,13 +14,14 @@ const output = `=== RUN   TestConformance
     x.go:1:
         	Error Trace:	x.go:1
         	Error:      	Received unexpected error:
+        	            	context deadline exceeded
         	Messages:   	no address
 --- FAIL: TestConformance (3.00s)
     --- FAIL: TestConformance/Beta (0.50s)
         --- FAIL: TestConformance/Beta/first_case (0.10s)
     --- SKIP: TestConformance/Gamma (0.00s)
 === RUN   TestConformance/Delta
-    --- PASS: TestConformance/Alpha (1.00s)
+` + marker + `    --- PASS: TestConformance/Alpha (1.00s)
 `
 
 func parse(t *testing.T, text string) *Results {
@@ -42,7 +43,7 @@ func TestCountsWholeTestsOnly(t *testing.T) {
 }
 
 func TestKeepsComplaintsByTest(t *testing.T) {
-	want := []string{"Received unexpected error:", "no address"}
+	want := []string{"Received unexpected error: context deadline exceeded", "no address"}
 	if got := parse(t, output).Complaints["Beta"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q", got)
 	}

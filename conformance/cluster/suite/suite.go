@@ -74,7 +74,7 @@ func (r Run) Start(ctx context.Context, each func(name string, outcome Outcome, 
 		return nil, err
 	}
 	defer all.Close()
-	arguments := []string{"-test.v", "-test.run=" + root, "-test.timeout=" + r.Deadline.String(), "-gateway-class=" + r.Class}
+	arguments := []string{"-test.v=test2json", "-test.run=" + root, "-test.timeout=" + r.Deadline.String(), "-gateway-class=" + r.Class}
 	arguments = append(arguments, r.Flags...)
 	if r.Test != "" {
 		arguments = append(arguments, "-run-test="+r.Test)
