@@ -158,7 +158,13 @@ func TestLoadBalancerAddresses(t *testing.T) {
 	equal(t, give("c", "10.240.0.200"), "none")
 	equal(t, give("c", "192.0.2.1"), "none")
 	b.release("a")
-	equal(t, give("c", ""), "10.240.0.10")
+	equal(t, give("c", ""), "10.240.0.11")
+	for range 188 {
+		b.release("d")
+		give("d", "")
+	}
+	b.release("d")
+	equal(t, give("d", ""), "10.240.0.10")
 }
 
 func TestProbesNeedAStreak(t *testing.T) {

@@ -22,13 +22,15 @@ var (
 	firstReserved = netip.MustParseAddr("10.240.0.200") // to 10.240.0.254, only for who asks
 )
 
-// balancer remembers which Service has which address.
+// balancer remembers which Service has which address. An address is given again only after all
+// others: what still leads to a Service that has gone must not lead to its successor.
 type balancer struct {
 	mu   sync.Mutex
+	next netip.Addr
 	held map[types.UID]netip.Addr
 }
 
-func newBalancer() *balancer { return &balancer{held: map[types.UID]netip.Addr{}} }
+func newBalancer() *balancer { return &balancer{next: firstInPool, held: map[types.UID]netip.Addr{}} }
 
 // assign returns the Service's address, the same as before if it has one.
 func (b *balancer) assign(service types.UID, wanted string) (netip.Addr, error) {
@@ -52,7 +54,11 @@ func (b *balancer) assign(service types.UID, wanted string) (netip.Addr, error) 
 	if address, ok := b.held[service]; ok {
 		return address, nil
 	}
-	for address := firstInPool; address.Less(firstReserved); address = address.Next() {
+	for range firstReserved.As4()[3] - firstInPool.As4()[3] {
+		address := b.next
+		if b.next = address.Next(); !b.next.Less(firstReserved) {
+			b.next = firstInPool
+		}
 		if _, ok := taken[address]; !ok {
 			b.held[service] = address
 			return address, nil
