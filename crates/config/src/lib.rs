@@ -27,7 +27,9 @@ mod status;
 mod table;
 pub mod yaml;
 
-pub use compile::{CONTROLLER_NAME, Compiled, Compiler, compile};
+pub use compile::{
+    CONTROLLER_NAME, Compiled, Compiler, GatewayPlan, Placement, PlannedPort, compile, reachable,
+};
 pub use duration::ApiDuration;
 pub use error::{ConfigError, ErrorList};
 pub use export::export;
