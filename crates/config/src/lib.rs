@@ -14,6 +14,7 @@ mod compile;
 mod duration;
 mod error;
 mod export;
+mod features;
 mod hash;
 mod host;
 mod members;
@@ -33,6 +34,7 @@ pub use compile::{
 pub use duration::ApiDuration;
 pub use error::{ConfigError, ErrorList};
 pub use export::export;
+pub use features::SUPPORTED_FEATURES;
 pub use host::HostPattern;
 pub use members::{Member, members};
 pub use name::{DEFAULT_NAMESPACE, ObjectName};

@@ -272,6 +272,14 @@ kinds! {
     ConfigMap, config_maps, "ConfigMap", namespaced, ["v1"];
 }
 
+impl Kind {
+    /// The kind that a manifest of this `apiVersion` and `kind` is.
+    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|one| one.as_str() == kind && one.api_versions().contains(&api_version))
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
