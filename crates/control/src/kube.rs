@@ -20,6 +20,7 @@ mod watch;
 pub use authority::Authority;
 pub use controller::{ControllerSettings, Running, controller};
 pub use feed::{Feed, Feeds, Report};
+pub use lease::Leadership;
 pub use manifests::ProxySettings;
 pub use store::Content;
 

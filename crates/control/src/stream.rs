@@ -5,12 +5,18 @@
 //! pool; then it says what became of it (`Applied`). Objects are opaque JSON in the envelope: one
 //! configuration language, one compilation, no second form. A proxy keeps what it has when the
 //! controller is gone, and across its own restart (`client/kept.rs`).
+//!
+//! Every replica of the controller feeds proxies, one of them writes statuses: the others tell it over
+//! the same stream what their proxies said (`relay.rs`).
 
 mod client;
+mod connection;
+mod relay;
 mod server;
 mod wire;
 
 pub use client::{Following, Received, StreamSettings, follow};
+pub use relay::{RelaySettings, relay};
 pub use server::{Caller, Reviewer, ServeSettings, TokenReviewer, serve};
 pub use wire::{Applied, Listener, Listeners};
 

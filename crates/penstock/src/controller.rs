@@ -5,11 +5,12 @@ use crate::cli::ControllerArgs;
 use crate::run::{Signals, Tasks};
 use anyhow::Context;
 use bytes::Bytes;
-use control::kube::{self, ControllerSettings, ProxySettings};
-use control::stream::{self, ServeSettings, TokenReviewer};
+use control::kube::{self, ControllerSettings, Leadership, ProxySettings};
+use control::stream::{self, RelaySettings, ServeSettings, TokenReviewer};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -47,11 +48,22 @@ async fn serve(args: ControllerArgs) -> anyhow::Result<ExitCode> {
     let streams = ServeSettings {
         feeds: running.feeds.clone(),
         reviewer: Arc::new(TokenReviewer::new(client, AUDIENCE)),
+        replicas: (args.namespace.clone(), args.name.clone()),
         tls: running.authority.server(names(&args, host))?,
     };
     tasks
         .tracker
         .spawn(stream::serve(listener, streams, tasks.stop.clone()));
+    let relay = RelaySettings {
+        name: "localhost".to_owned(),
+        authority: running.authority.certificate().to_owned(),
+        token: args.token.clone(),
+    };
+    let relaying = stream::relay(relay, running.feeds.clone(), running.leads.clone());
+    let stop = tasks.stop.clone();
+    tasks
+        .tracker
+        .spawn(async move { stop.run_until_cancelled(relaying).await });
     let (ready, leads) = (running.ready.clone(), running.leads.clone());
     tasks
         .tracker
@@ -68,7 +80,11 @@ fn settings(args: &ControllerArgs, port: u16) -> ControllerSettings {
     ControllerSettings {
         namespace: args.namespace.clone(),
         name: args.name.clone(),
-        identity: args.identity.clone().unwrap_or_else(host_name),
+        identity: format!(
+            "{}_{}:{port}",
+            args.identity.clone().unwrap_or_else(host_name),
+            args.ip.map_or_else(|| "127.0.0.1".to_owned(), shown)
+        ),
         proxies: ProxySettings {
             image: args.proxy_image.clone(),
             controller: args.address.clone().unwrap_or(service),
@@ -95,6 +111,13 @@ fn host_of(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
+fn shown(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", name.trim(), std::process::id())
@@ -103,7 +126,7 @@ fn host_name() -> String {
 fn answer(
     request: &Request<Incoming>,
     ready: &watch::Receiver<bool>,
-    leads: &watch::Receiver<bool>,
+    leads: &watch::Receiver<Leadership>,
 ) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -112,7 +135,7 @@ fn answer(
             StatusCode::SERVICE_UNAVAILABLE,
             "the cluster has not been read yet\n",
         ),
-        "/leader" => text(StatusCode::OK, &format!("{}\n", *leads.borrow())),
+        "/leader" => text(StatusCode::OK, &format!("{}\n", leads.borrow().leads)),
         _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/leader\n"),
     }
 }

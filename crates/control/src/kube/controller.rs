@@ -3,15 +3,16 @@
 //! Everything is decided from the whole state, never from a single event, so a missed or repeated
 //! event changes nothing. Objects compile again only when one that the compiler reads has changed.
 
+use super::KubeError;
 use super::apply::{Write, Writes, key_of};
 use super::authority::Authority;
 use super::feed::Feeds;
+use super::lease::{self, Leadership};
 use super::manifests::{APPLIED, Provisioned, ProxySettings, made_for};
 use super::resources::{WATCHED, position};
 use super::status::{self, Beside};
 use super::store::{Changed, Content, Store};
 use super::watch::{self, Event};
-use super::{KubeError, lease};
 use config::{Compiled, Compiler, Kind, ObjectName, ObjectStatus, Placement};
 use kube::Client;
 use serde_json::Value;
@@ -38,7 +39,7 @@ pub struct ControllerSettings {
     pub namespace: String,
     /// Name of its Service; its Secret and Lease are called after it.
     pub name: String,
-    /// Who this replica is in the election.
+    /// Who this replica is in the election: `NAME_HOST:PORT`, where others find its object stream.
     pub identity: String,
     /// Of the proxies; the authority's certificate is filled in.
     pub proxies: ProxySettings,
@@ -54,7 +55,7 @@ pub struct Running {
     /// Whether everything has been read once.
     pub ready: channel::Receiver<bool>,
     /// Whether this replica writes.
-    pub leads: channel::Receiver<bool>,
+    pub leads: channel::Receiver<Leadership>,
 }
 
 /// Starts a controller; its tasks belong to `tracker` and end with `stop`.
@@ -78,7 +79,7 @@ pub async fn controller(
         let stop = stop.clone();
         tracker.spawn(async move { stop.run_until_cancelled(following).await });
     }
-    let (leads, leading) = channel::channel(false);
+    let (leads, leading) = channel::channel(Leadership::default());
     let place = (
         settings.namespace.clone(),
         settings.name.clone(),
@@ -116,12 +117,13 @@ struct Controller {
     writes: Writes,
     feeds: Arc<Feeds>,
     ready: channel::Sender<bool>,
-    leads: channel::Receiver<bool>,
+    leads: channel::Receiver<Leadership>,
 }
 
 impl Controller {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
         let mut told = Instant::now();
+        let mut reported = self.feeds.changes();
         loop {
             let again = self.writes.again();
             let mut changed = Changed::Surroundings;
@@ -138,7 +140,7 @@ impl Controller {
                         self.store.applied(key.0, object);
                     }
                 }
-                () = self.feeds.reported.notified() => {}
+                _ = reported.changed() => {}
                 _ = self.leads.changed() => {}
                 () = until(again) => {}
             }
@@ -183,7 +185,7 @@ impl Controller {
             self.compiled = Some(self.compiler.compile(&self.store.objects));
             self.feed();
         }
-        if *self.leads.borrow() {
+        if self.leads.borrow().leads {
             self.provision();
             self.write_statuses();
         }

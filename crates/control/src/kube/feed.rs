@@ -8,7 +8,7 @@ use config::{ObjectName, SocketState};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// The objects of one Gateway.
 #[derive(Debug, Clone, Default)]
@@ -37,8 +37,10 @@ pub struct Report {
 pub struct Feeds {
     gateways: Mutex<HashMap<ObjectName, watch::Sender<Feed>>>,
     reports: Mutex<HashMap<(ObjectName, u64), Report>>,
+    /// What other replicas relayed, by connection.
+    relayed: Mutex<HashMap<u64, Vec<(ObjectName, Report)>>>,
     /// Something was reported or a proxy left.
-    pub(super) reported: Notify,
+    changes: watch::Sender<()>,
     /// Gateways by namespace and ServiceAccount of their proxies.
     accounts: Mutex<HashMap<(String, String), ObjectName>>,
 }
@@ -104,7 +106,7 @@ impl Feeds {
         self.reports
             .lock()
             .insert((gateway.clone(), stream), report);
-        self.reported.notify_one();
+        self.changes.send_replace(());
     }
 
     /// A proxy's stream has ended.
@@ -115,14 +117,48 @@ impl Feeds {
             .remove(&(gateway.clone(), stream))
             .is_some()
         {
-            self.reported.notify_one();
+            self.changes.send_replace(());
         }
     }
 
-    /// What the proxies of a Gateway say now.
-    pub(super) fn reports(&self, gateway: &ObjectName) -> Vec<Report> {
+    /// Says when anything was reported.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Replaces what the replica behind a connection relayed; nothing once it is gone.
+    pub fn relay(&self, stream: u64, reports: Vec<(ObjectName, Report)>) {
+        if reports.is_empty() {
+            self.relayed.lock().remove(&stream);
+        } else {
+            self.relayed.lock().insert(stream, reports);
+        }
+        self.changes.send_replace(());
+    }
+
+    /// What this replica's own proxies say.
+    pub fn own_reports(&self) -> Vec<(ObjectName, Report)> {
         let reports = self.reports.lock();
-        let of = reports.iter().filter(|((name, _), _)| name == gateway);
-        of.map(|(_, report)| report.clone()).collect()
+        let own = reports.iter();
+        own.map(|((gateway, _), report)| (gateway.clone(), report.clone()))
+            .collect()
+    }
+
+    /// Generations that other replicas relayed.
+    #[cfg(test)]
+    pub(crate) fn relayed_generations(&self) -> Vec<i64> {
+        let relayed = self.relayed.lock();
+        let reports = relayed.values().flatten();
+        reports.map(|(_, report)| report.generation).collect()
+    }
+
+    /// What the proxies of a Gateway say now, to any replica.
+    pub(super) fn reports(&self, gateway: &ObjectName) -> Vec<Report> {
+        let relayed = self.relayed.lock();
+        let relayed = relayed.values().flatten().cloned();
+        let all = self.own_reports().into_iter().chain(relayed);
+        all.filter(|(name, _)| name == gateway)
+            .map(|(_, report)| report)
+            .collect()
     }
 }

@@ -20,11 +20,29 @@ const RENEW: Duration = Duration::from_secs(2);
 const DOUBT: Duration = Duration::from_secs(7);
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// Who leads, as this replica knows it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// Whether this replica does.
+    pub leads: bool,
+    /// Identity of who does.
+    pub holder: Option<String>,
+}
+
+impl Leadership {
+    /// Where the object stream of another replica that leads is.
+    pub fn elsewhere(&self) -> Option<String> {
+        let holder = self.holder.as_ref().filter(|_| !self.leads)?;
+        let (_, address) = holder.rsplit_once('_')?;
+        Some(address.to_owned())
+    }
+}
+
 /// Takes part in the election until `stop`; then gives the Lease up.
 pub(super) async fn elect(
     client: Client,
     (namespace, name, identity): (String, String, String),
-    leads: watch::Sender<bool>,
+    leadership: watch::Sender<Leadership>,
     stop: CancellationToken,
 ) {
     let mut candidate = Candidate {
@@ -33,6 +51,7 @@ pub(super) async fn elect(
         identity,
         seen: None,
         renewed: None,
+        holder: None,
     };
     loop {
         let attempt = tokio::time::timeout(DEADLINE, candidate.attempt()).await;
@@ -44,13 +63,21 @@ pub(super) async fn elect(
             }
             Err(_) => candidate.still_leads(),
         };
-        leads.send_if_modified(|before| std::mem::replace(before, leading) != leading);
+        let now = Leadership {
+            leads: leading,
+            holder: candidate.holder.clone(),
+        };
+        leadership.send_if_modified(|before| {
+            let is_new = *before != now;
+            *before = now;
+            is_new
+        });
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(RENEW) => {}
         }
     }
-    leads.send_replace(false);
+    leadership.send_replace(Leadership::default());
     if candidate.renewed.is_some() {
         let _ = tokio::time::timeout(DEADLINE, candidate.release()).await;
     }
@@ -63,6 +90,7 @@ struct Candidate {
     /// Version of the Lease when it last changed, and when that was seen.
     seen: Option<(String, Instant)>,
     renewed: Option<Instant>,
+    holder: Option<String>,
 }
 
 impl Candidate {
@@ -91,6 +119,9 @@ impl Candidate {
             .as_ref()
             .and_then(|spec| spec.holder_identity.as_deref());
         let mine = holder == Some(&self.identity);
+        self.holder = holder
+            .filter(|holder| !holder.is_empty())
+            .map(str::to_owned);
         let free = holder.is_none_or(str::is_empty);
         let run_out = self
             .seen

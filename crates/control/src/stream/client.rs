@@ -3,33 +3,24 @@
 //! The connection is opened again for ever, with growing waits; what the proxy has stays in force in
 //! between. Token and authority are read again for each attempt, since both are renewed on disk.
 
+use super::connection::{self, Http};
 use super::wire::{Applied, Change, FromProxy, Hello, Said};
-use super::{METHOD, MOST_MESSAGE, MOST_OBJECTS, StreamError};
+use super::{MOST_OBJECTS, StreamError};
 use crate::kube::Content;
 use config::{Kind, Object, Objects, Resource};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic_prost::ProstCodec;
 
 mod kept;
 
 use kept::Kept;
 
-const CONNECT: Duration = Duration::from_secs(5);
-const PING: Duration = Duration::from_secs(10);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -87,7 +78,7 @@ pub fn follow(
         objects: BTreeMap::new(),
         parsed: Objects::default(),
         connection: 0,
-        reports: BTreeMap::new(),
+        pending: BTreeMap::new(),
     };
     let first = kept.and_then(|kept| proxy.restore(kept));
     let (sender, received) = watch::channel(first);
@@ -103,7 +94,7 @@ struct Client {
     parsed: Objects,
     connection: u64,
     /// Changes since the last commit.
-    reports: BTreeMap<String, Option<Content>>,
+    pending: BTreeMap<String, Option<Content>>,
 }
 
 /// `apiVersion` and `kind` of an object.
@@ -117,7 +108,7 @@ struct Header {
 impl Client {
     fn restore(&mut self, kept: Vec<(String, Content)>) -> Option<Received> {
         for (key, content) in kept {
-            self.reports.insert(key, Some(content));
+            self.pending.insert(key, Some(content));
         }
         self.commit().ok()?;
         Some(self.received(0))
@@ -139,7 +130,7 @@ impl Client {
         let mut wait = FIRST_WAIT;
         loop {
             self.connection += 1;
-            self.reports.clear();
+            self.pending.clear();
             let began = tokio::time::Instant::now();
             if let Err(error) = self.connect(&sender, &mut reports).await {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -160,56 +151,16 @@ impl Client {
         reports: &mut mpsc::Receiver<(u64, Applied)>,
     ) -> Result<(), StreamError> {
         let token = read(&self.settings.token).await?;
-        let stream = tokio::time::timeout(CONNECT, self.dial()).await;
-        let stream = stream.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        let stream = stream.map_err(|source| StreamError::Connect {
-            address: self.settings.controller.clone(),
-            source,
-        })?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING);
-        let (http, connection) = builder.handshake(TokioIo::new(stream)).await?;
-        let mut connection = std::pin::pin!(connection);
-        let talking = self.talk(Http(http), token.trim(), sender, reports);
+        let authority = read(&self.settings.authority).await?;
+        let address = self.settings.controller.clone();
+        let name = connection::host_of(&address);
+        let (http, driver) = connection::open(&address, name, authority.as_bytes()).await?;
+        let mut driver = std::pin::pin!(driver);
+        let talking = self.talk(http, token.trim(), sender, reports);
         tokio::select! {
-            ended = &mut connection => ended.map_err(StreamError::from),
+            ended = &mut driver => ended.map_err(StreamError::from),
             ended = talking => ended,
         }
-    }
-
-    async fn dial(&self) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let other = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
-        let pem = tokio::fs::read(&self.settings.authority).await?;
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| other(&error))?;
-            roots.add(certificate).map_err(|error| other(&error))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| other(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let host = self
-            .settings
-            .controller
-            .rsplit_once(':')
-            .map_or("", |(host, _)| host);
-        let host = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let name = ServerName::try_from(host).map_err(|error| other(&error))?;
-        let stream = TcpStream::connect(&self.settings.controller).await?;
-        stream.set_nodelay(true)?;
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
     }
 
     async fn talk(
@@ -219,12 +170,6 @@ impl Client {
         sender: &watch::Sender<Option<Received>>,
         reports: &mut mpsc::Receiver<(u64, Applied)>,
     ) -> Result<(), StreamError> {
-        let unusable = |error: &dyn std::fmt::Display| StreamError::Unusable(error.to_string());
-        let origin = format!("https://{}", self.settings.controller);
-        let origin = origin.parse().map_err(|error| unusable(&error))?;
-        let mut grpc =
-            tonic::client::Grpc::with_origin(http, origin).max_decoding_message_size(MOST_MESSAGE);
-        grpc.ready().await?;
         let (say, said) = mpsc::channel(4);
         let hello = Hello {
             have: self
@@ -238,18 +183,8 @@ impl Client {
             said: Some(Said::Hello(hello)),
         };
         let _ = say.send(hello).await;
-        let said =
-            futures_util::stream::unfold(said, |mut said: mpsc::Receiver<FromProxy>| async {
-                said.recv().await.map(|message| (message, said))
-            });
-        let mut request = tonic::Request::new(said);
-        let bearer = format!("Bearer {token}")
-            .parse()
-            .map_err(|error| unusable(&error))?;
-        request.metadata_mut().insert("authorization", bearer);
-        let codec = ProstCodec::<FromProxy, Change>::default();
-        let path = http::uri::PathAndQuery::from_static(METHOD);
-        let mut changes = grpc.streaming(request, path, codec).await?.into_inner();
+        let address = &self.settings.controller;
+        let mut changes = connection::stream(&http, address, token, said).await?;
         loop {
             tokio::select! {
                 change = changes.message() => match change? {
@@ -274,12 +209,12 @@ impl Client {
         sender: &watch::Sender<Option<Received>>,
     ) -> Result<(), StreamError> {
         for upsert in change.upserts {
-            self.reports
+            self.pending
                 .insert(upsert.key, Some(Content::new(upsert.object)));
         }
-        self.reports
+        self.pending
             .extend(change.deletes.into_iter().map(|key| (key, None)));
-        if self.reports.len() > MOST_OBJECTS {
+        if self.pending.len() > MOST_OBJECTS {
             return Err(StreamError::Unusable(format!(
                 "more than {MOST_OBJECTS} objects"
             )));
@@ -293,7 +228,7 @@ impl Client {
                 "the controller is of another version"
             );
         }
-        let is_new = !self.reports.is_empty() || sender.borrow().is_none();
+        let is_new = !self.pending.is_empty() || sender.borrow().is_none();
         self.commit()?;
         if is_new {
             self.keep().await;
@@ -305,7 +240,7 @@ impl Client {
     /// Puts all changes in force, or none.
     fn commit(&mut self) -> Result<(), StreamError> {
         let mut decoded = Vec::new();
-        for (key, content) in std::mem::take(&mut self.reports) {
+        for (key, content) in std::mem::take(&mut self.pending) {
             let Some(content) = content else {
                 decoded.push((key, None));
                 continue;
@@ -350,30 +285,11 @@ fn decode(content: &Content) -> Result<Option<Object>, serde_json::Error> {
     Ok(Some(Object::from(resource)))
 }
 
-async fn read(path: &std::path::Path) -> Result<String, StreamError> {
+pub(super) async fn read(path: &std::path::Path) -> Result<String, StreamError> {
     tokio::fs::read_to_string(path)
         .await
         .map_err(|error| StreamError::File {
             path: path.display().to_string(),
             why: error.to_string(),
         })
-}
-
-/// hyper's sender as the service that gRPC wants.
-struct Http(http2::SendRequest<tonic::body::Body>);
-
-impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Http {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = StreamError;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, StreamError>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.0.poll_ready(context).map_err(StreamError::from)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        let answer = self.0.send_request(request);
-        Box::pin(async move { Ok(answer.await?) })
-    }
 }

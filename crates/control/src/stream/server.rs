@@ -129,6 +129,8 @@ pub struct ServeSettings {
     pub feeds: Arc<Feeds>,
     /// Who asks.
     pub reviewer: Arc<dyn Reviewer>,
+    /// Namespace and ServiceAccount of the controller's replicas, which relay reports.
+    pub replicas: (String, String),
     /// Certificate and key.
     pub tls: Arc<rustls::ServerConfig>,
 }
@@ -235,6 +237,10 @@ async fn open(
     let token = token.ok_or_else(|| Status::unauthenticated("a ServiceAccount token is needed"))?;
     let caller = settings.reviewer.review(token.to_owned()).await;
     let caller = caller.ok_or_else(|| Status::unauthenticated("the token is not valid here"))?;
+    let (namespace, account) = &settings.replicas;
+    if (&caller.namespace, &caller.account) == (namespace, account) {
+        return Ok(relayed(settings.feeds, request.into_inner()));
+    }
     let gateway = settings
         .feeds
         .gateway_of(&caller.namespace, &caller.account);
@@ -274,6 +280,26 @@ async fn open(
         changes.recv().await.map(|change| (change, changes))
     });
     Ok(Box::pin(futures_util::stream::select(changes, running)))
+}
+
+/// Takes over what another replica relays, for as long as it does.
+fn relayed(feeds: Arc<Feeds>, mut said: Streaming<FromProxy>) -> Changes {
+    struct Relay(Arc<Feeds>, u64);
+    impl Drop for Relay {
+        fn drop(&mut self) {
+            self.0.relay(self.1, Vec::new());
+        }
+    }
+    let relay = Relay(feeds, STREAMS.fetch_add(1, Ordering::Relaxed));
+    let running = async move {
+        while let Ok(Some(message)) = said.message().await {
+            if let Some(Said::Relayed(list)) = message.said {
+                relay.0.relay(relay.1, super::relay::reports(&list));
+            }
+        }
+    };
+    let running = futures_util::stream::once(running);
+    Box::pin(running.filter_map(|()| std::future::ready(None)))
 }
 
 struct Session {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// From proxy to controller.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FromProxy {
-    #[prost(oneof = "Said", tags = "1, 2")]
+    #[prost(oneof = "Said", tags = "1, 2, 3")]
     pub(super) said: Option<Said>,
 }
 
@@ -17,6 +17,31 @@ pub(super) enum Said {
     Hello(Hello),
     #[prost(message, tag = "2")]
     Applied(Applied),
+    /// From another replica of the controller instead of a proxy.
+    #[prost(message, tag = "3")]
+    Relayed(Relayed),
+}
+
+/// Everything that the proxies of one replica said, each time anew.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Relayed {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) reports: Vec<RelayedReport>,
+}
+
+/// What one proxy said.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RelayedReport {
+    #[prost(string, tag = "1")]
+    pub(super) namespace: String,
+    #[prost(string, tag = "2")]
+    pub(super) gateway: String,
+    #[prost(string, tag = "3")]
+    pub(super) pod: String,
+    #[prost(int64, tag = "4")]
+    pub(super) generation: i64,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) listeners: Vec<Listener>,
 }
 
 /// The first message.

@@ -2,7 +2,7 @@
 
 use super::duration;
 use clap::Args;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +39,17 @@ pub(crate) struct ControllerArgs {
     /// Who this replica is in the election [default: the host's name].
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub(crate) identity: Option<String>,
+    /// Where other replicas reach this one.
+    #[arg(long, env = "POD_IP", value_name = "IP")]
+    pub(crate) ip: Option<IpAddr>,
+    /// Token of its own ServiceAccount for the audience `penstock.dev/controller`, with which it tells
+    /// the leading replica what its proxies said.
+    #[arg(
+        long,
+        default_value = "/var/run/secrets/penstock/token",
+        value_name = "FILE"
+    )]
+    pub(crate) token: PathBuf,
     /// Where proxies find the object stream [default: NAME.NAMESPACE.svc:PORT].
     #[arg(long, env = "PENSTOCK_ADDRESS", value_name = "HOST:PORT")]
     pub(crate) address: Option<String>,
