@@ -123,7 +123,6 @@ impl Client {
         self.deadline.clear();
         self.old = x.head.version_minor() == 0;
         x.body_bytes = x.body.end - x.body.start;
-        x.timings.received = clock::now();
         Next::Request
     }
 
@@ -203,6 +202,8 @@ impl Client {
         }
         self.carry
             .extend_from_slice(scratch.get(end..count).unwrap_or_default());
+        // All came with one read.
+        x.timings.received = x.timings.started;
         x.body = if length > COPY_BYTES {
             Held {
                 buffer: HeldBuffer::Read(scratch),
@@ -256,6 +257,7 @@ impl Client {
             self.carry = Vec::new();
         }
         x.body = Held::own(body);
+        x.timings.received = clock::now();
         Ok(())
     }
 
