@@ -53,6 +53,7 @@ pub enum Reason {
     InvalidParameters,
     UnsupportedAddress,
     AddressNotUsable,
+    AddressNotAssigned,
     PortUnavailable,
     UnsupportedProtocol,
     UnsupportedValue,

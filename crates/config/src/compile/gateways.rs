@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Age, CONTROLLER_NAME};
+use super::{Age, CONTROLLER_NAME, Placement};
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
@@ -74,11 +74,11 @@ impl ListenerState {
 }
 
 impl Gateways {
-    pub(super) fn collect(objects: &Objects) -> Self {
+    pub(super) fn collect(objects: &Objects, placement: Placement) -> Self {
         let mut list: Vec<(Age, OurGateway)> = objects
             .gateways
             .iter()
-            .filter(|(_, entry)| is_ours(objects, &entry.object))
+            .filter(|(_, entry)| is_ours(objects, &entry.object, placement))
             .map(|(name, entry)| {
                 (
                     Age::of(&entry.object.metadata),
@@ -88,7 +88,14 @@ impl Gateways {
             .collect();
         list.sort_by(|(age_a, a), (age_b, b)| (age_a, &a.name).cmp(&(age_b, &b.name)));
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
-        find_conflicts(&mut list);
+        let mut together = list.len().max(1);
+        if placement == Placement::PerGateway {
+            together = 1;
+            for gateway in &mut list {
+                gateway.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+            }
+        }
+        list.chunks_mut(together).for_each(find_conflicts);
         let positions = list
             .iter()
             .enumerate()
@@ -166,11 +173,16 @@ impl Gateways {
     }
 }
 
-fn is_ours(objects: &Objects, gateway: &Gateway) -> bool {
-    class_of(objects, gateway).is_none_or(|class| class.spec.controller_name == CONTROLLER_NAME)
+fn is_ours(objects: &Objects, gateway: &Gateway, placement: Placement) -> bool {
+    class_of(objects, gateway).map_or(placement == Placement::OneProcess, |class| {
+        class.spec.controller_name == CONTROLLER_NAME
+    })
 }
 
-fn class_of<'a>(objects: &'a Objects, gateway: &Gateway) -> Option<&'a Arc<GatewayClass>> {
+pub(super) fn class_of<'a>(
+    objects: &'a Objects,
+    gateway: &Gateway,
+) -> Option<&'a Arc<GatewayClass>> {
     let name = ObjectName::new("", &gateway.spec.gateway_class_name);
     objects
         .gateway_classes
@@ -270,21 +282,17 @@ impl OurGateway {
         for (found, path) in found {
             match found {
                 None => {}
-                Some(Ok(spec)) => {
-                    let GatewayParametersSpec {
-                        trust_inference_headers,
-                        picker,
-                    } = spec;
-                    let merged = &mut self.parameters;
-                    merged.trust_inference_headers =
-                        trust_inference_headers.or(merged.trust_inference_headers);
-                    merged.picker = picker.clone().or(merged.picker.take());
-                }
+                Some(Ok(spec)) => self.parameters = spec.clone().over(&self.parameters),
                 Some(Err(message)) => {
                     self.refusal = Some((Reason::InvalidParameters, message, path));
                 }
             }
         }
+    }
+
+    /// Whether the Gateway as a whole is taken on.
+    pub(super) fn stands(&self) -> bool {
+        self.refusal.is_none()
     }
 
     /// Whether pools behind this Gateway are picked from by the built-in picker in any case.
