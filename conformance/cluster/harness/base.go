@@ -93,7 +93,7 @@ func (b *bench) waitForPods(ctx context.Context, s suite.Suite) error {
 		if ready, wanted, pods, err = b.countPods(ctx, s); err != nil {
 			return err
 		}
-		if wanted > 0 && ready == wanted {
+		if ready == wanted && wanted >= s.Pods {
 			fmt.Printf("%d of %d Pods ready after %.1f s\n", ready, wanted, time.Since(began).Seconds())
 			return nil
 		}
@@ -103,7 +103,7 @@ func (b *bench) waitForPods(ctx context.Context, s suite.Suite) error {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("only %d of %d Pods ready after %v:\n%s", ready, wanted, baseDeadline, pods)
+	return fmt.Errorf("only %d of %d Pods ready after %v:\n%s", ready, max(wanted, s.Pods), baseDeadline, pods)
 }
 
 // countPods adds up the Deployments of the suite's namespaces; pods lists their Pods for a message.
