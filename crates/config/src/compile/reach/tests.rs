@@ -80,7 +80,7 @@ fn pool(name: u8, variant: u8) -> String {
 }
 
 fn grant(name: u8, variant: u8) -> String {
-    let from = if variant % 2 == 0 {
+    let from = if variant.is_multiple_of(2) {
         "HTTPRoute"
     } else {
         "Gateway"
@@ -118,7 +118,8 @@ fn surroundings(_: u8, variant: u8) -> String {
 }
 
 fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let kinds: [(fn(u8, u8) -> String, usize); 5] = [
+    type Write = fn(u8, u8) -> String;
+    let kinds: [(Write, usize); 5] = [
         (gateway, 3),
         (route, 6),
         (pool, 3),
