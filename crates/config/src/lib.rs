@@ -25,6 +25,7 @@ mod rule;
 mod snapshot;
 mod status;
 mod table;
+mod tls;
 pub mod yaml;
 
 pub use compile::{CONTROLLER_NAME, Compiled, Compiler, compile};
@@ -52,6 +53,7 @@ pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,
     SocketState, Statuses, Truth,
 };
+pub use tls::{BackendTls, CertificatePem, ClientCertificates, ListenerTls, TrustedCa};
 pub use table::{RequestView, RouteMatch, RouteTable};
 
 /// The objects of a text without mistakes.

@@ -1,7 +1,7 @@
 //! Our Gateways, their parameters and listeners, and what stands between listeners.
 //!
 //! A listener that is accepted takes routes; one that is also served gets a socket. HTTPS is
-//! accepted but not served: its status says so. Of two listeners of one hostname on one socket the
+//! served once its certificates can be used. Of two listeners of one hostname on one socket the
 //! older Gateway's stands.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ use super::{Age, CONTROLLER_NAME};
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
-    AddressType, GatewayListener, ListenerProtocol, ParametersReference,
+    AddressType, GatewayListener, GatewaySpec, ListenerProtocol, ParametersReference,
 };
 use crate::objects::penstock::{GatewayParametersSpec, PickerChoice};
 use crate::objects::{GATEWAY_GROUP, Gateway, GatewayClass, Kind, Objects, PENSTOCK_GROUP};
@@ -22,8 +22,9 @@ use crate::status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, Reason, Statuses, Truth,
 };
 use crate::table::RouteTableBuilder;
+use crate::tls::ListenerTls;
 
-mod certificates;
+pub(super) mod certificates;
 
 /// Address and port to listen on.
 pub(super) type Socket = (IpAddr, u16);
@@ -57,6 +58,8 @@ pub(super) struct ListenerState {
     pub(super) table: RouteTableBuilder,
     accepted: Result<(), (Reason, String)>,
     resolved: Result<(), (Reason, String, String)>,
+    /// Of an HTTPS listener whose references are all good.
+    tls: Option<Arc<ListenerTls>>,
     conflict: Option<(Reason, String)>,
 }
 
@@ -65,7 +68,7 @@ impl ListenerState {
     fn is_served(&self) -> bool {
         self.accepted.is_ok()
             && self.conflict.is_none()
-            && self.spec.protocol == ListenerProtocol::Http
+            && (self.spec.protocol == ListenerProtocol::Http || self.tls.is_some())
     }
 
     fn is_valid(&self) -> bool {
@@ -122,6 +125,7 @@ impl Gateways {
                     gateway: gateway.name.clone(),
                     hostname: state.host,
                     port,
+                    tls: state.tls,
                     trust_inference_headers: trust,
                     routes: state.table.build(),
                 });
@@ -222,7 +226,7 @@ impl OurGateway {
         let listeners = spec
             .listeners
             .iter()
-            .map(|listener| ListenerState::new(objects, name, listener));
+            .map(|listener| ListenerState::new(objects, (name, spec), listener));
         let mut ours = Self {
             name: name.clone(),
             parameters: GatewayParametersSpec::default(),
@@ -328,7 +332,11 @@ impl OurGateway {
 }
 
 impl ListenerState {
-    fn new(objects: &Objects, gateway: &ObjectName, spec: &GatewayListener) -> Self {
+    fn new(
+        objects: &Objects,
+        gateway: (&ObjectName, &GatewaySpec),
+        spec: &GatewayListener,
+    ) -> Self {
         let host = match &spec.hostname {
             None => Ok(HostPattern::Any),
             Some(text) if text.is_empty() => Ok(HostPattern::Any),
@@ -354,11 +362,15 @@ impl ListenerState {
             table: RouteTableBuilder::default(),
             accepted,
             resolved: Ok(()),
+            tls: None,
             conflict: None,
         };
         state.check_kinds();
-        if state.resolved.is_ok() && spec.protocol == ListenerProtocol::Https {
-            state.resolved = certificates::check(objects, gateway, spec.tls.as_ref());
+        if spec.protocol == ListenerProtocol::Https {
+            match certificates::listener_tls(objects, gateway, spec) {
+                Ok(tls) => state.tls = Some(tls),
+                Err(refusal) => state.resolved = state.resolved.and(Err(refusal)),
+            }
         }
         state
     }
@@ -431,13 +443,8 @@ impl ListenerState {
         } else if self.is_served() {
             Condition::plain(ConditionType::Programmed, Truth::Unknown, Reason::Pending)
         } else if self.spec.protocol == ListenerProtocol::Https && self.accepted.is_ok() {
-            let message = "tls listeners are not served yet";
-            bad(
-                ConditionType::Programmed,
-                Reason::Invalid,
-                message,
-                ".protocol",
-            )
+            let message = "the certificates cannot be used";
+            bad(ConditionType::Programmed, Reason::Invalid, message, ".tls")
         } else {
             bad(
                 ConditionType::Programmed,

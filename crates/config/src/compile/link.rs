@@ -194,6 +194,7 @@ impl<'a> Linker<'a> {
             name: port.name.clone(),
             port: port.port,
             app_protocol: app_protocol(&entry.object, port.port),
+            tls: None,
             endpoints: members::of_service(self.objects, port, &entry.object),
         };
         let known = last.and_then(|last| last.services.get(port));
