@@ -53,8 +53,8 @@ pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,
     SocketState, Statuses, Truth,
 };
-pub use tls::{BackendTls, CertificatePem, ClientCertificates, ListenerTls, TrustedCa};
 pub use table::{RequestView, RouteMatch, RouteTable};
+pub use tls::{BackendTls, CertificatePem, ClientCertificates, ListenerTls, TrustedCa};
 
 /// The objects of a text without mistakes.
 #[cfg(test)]

@@ -132,7 +132,11 @@ async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut a
         Some(settings) => {
             let accepting = tls::server::accept(local, shared, settings, stream);
             let Some(accepted) = Box::pin(accepting).await else {
-                local.metrics.counted.handshakes_failed.fetch_add(1, Relaxed);
+                local
+                    .metrics
+                    .counted
+                    .handshakes_failed
+                    .fetch_add(1, Relaxed);
                 return;
             };
             arrived.server_name = accepted.server_name;

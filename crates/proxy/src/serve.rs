@@ -142,6 +142,12 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
         } else {
             failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
         }
+        if x.head.method() == "HEAD" {
+            // The head says how long the body would be; it does not follow.
+            if let Some(end) = memchr::memmem::find(&out, b"\r\n\r\n") {
+                out.truncate(end + 4);
+            }
+        }
         let status = failure.cause.row().status;
         x.response.status = if is_grpc { 200 } else { status };
         x.response.head_sent = true;

@@ -140,7 +140,9 @@ async fn send(
         _ => Framing::Length(body.len() as u64),
     };
     x.head.write(framing, &mut head);
-    if x.upgrades && let Some(protocol) = x.head.upgrade() {
+    if x.upgrades
+        && let Some(protocol) = x.head.upgrade()
+    {
         tunnel::ask(protocol.as_bytes(), &mut head);
     }
     let mut done = 0;

@@ -117,7 +117,6 @@ async fn drive(origin: &Origin<'_>, mut driver: Driver, deadline: &Deadline, flo
                 driver.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 phase = Phase::Closing;
                 deadline.set(clock::now() + limits.farewell);
-                streams = FuturesUnordered::new();
             }
             if phase == Phase::Open && origin.arrived.draining.get() {
                 phase = drain(&mut driver, deadline, limits, streams.is_empty());
@@ -142,6 +141,12 @@ async fn drive(origin: &Origin<'_>, mut driver: Driver, deadline: &Deadline, flo
         }
     })
     .await;
+    // Without a connection every client has gone: what is under way notes that and ends.
+    drop(driver);
+    while poll_fn(|cx| Pin::new(&mut streams).poll_next(cx))
+        .await
+        .is_some()
+    {}
 }
 
 enum Late {

@@ -74,7 +74,9 @@ impl Terminating {
     }
 
     fn config_for(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
-        let listener = self.bind.listener_of(hello.server_name().unwrap_or_default())?;
+        let listener = self
+            .bind
+            .listener_of(hello.server_name().unwrap_or_default())?;
         self.listeners.get(listener)?.as_ref()?.config.clone()
     }
 }
@@ -86,8 +88,7 @@ fn server_config(settings: &ListenerTls) -> Result<ServerConfig, Error> {
         None => Arc::new(NoClientAuth),
         Some(asked) => {
             let roots = Arc::new(roots(&asked.ca)?);
-            let builder =
-                WebPkiClientVerifier::builder_with_provider(roots, PROVIDER.clone());
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, PROVIDER.clone());
             let builder = if asked.required {
                 builder
             } else {
@@ -114,9 +115,8 @@ struct Certificates(Vec<Arc<CertifiedKey>>);
 impl ResolvesServerCert for Certificates {
     /// The first that names the host and that the client can verify; else the first it can verify.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let usable = |key: &&Arc<CertifiedKey>| {
-            key.key.choose_scheme(hello.signature_schemes()).is_some()
-        };
+        let usable =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let name = hello
             .server_name()
             .and_then(|name| ServerName::try_from(name).ok());
@@ -222,6 +222,8 @@ impl Handshakes {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        self.0
+            .under_way
+            .set(self.0.under_way.get().saturating_sub(1));
     }
 }

@@ -125,12 +125,16 @@ async fn connect(
                 streams: Cell::new(0),
             });
             let ended = state.clone();
-            local.multiplexed.drivers.borrow_mut().spawn_local(async move {
-                if let Err(error) = driver.await {
-                    tracing::debug!(%error, "an http/2 connection to an endpoint ended");
-                }
-                ended.usable.set(false);
-            });
+            local
+                .multiplexed
+                .drivers
+                .borrow_mut()
+                .spawn_local(async move {
+                    if let Err(error) = driver.await {
+                        tracing::debug!(%error, "an http/2 connection to an endpoint ended");
+                    }
+                    ended.usable.set(false);
+                });
             let connection = Connection {
                 sender,
                 state,

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::compile::grants::{self, Referrer};
 use crate::name::ObjectName;
 use crate::objects::gateway::{
-    FrontendValidation, GatewaySpec, GatewayListener, SecretReference, TlsMode, ValidationMode,
+    FrontendValidation, GatewayListener, GatewaySpec, SecretReference, TlsMode, ValidationMode,
 };
 use crate::objects::{GATEWAY_GROUP, Objects, Sealed, Secret};
 use crate::status::Reason;
@@ -69,7 +69,10 @@ pub(super) fn listener_tls(
 /// What the Gateway says of clients at a port: the port's own, else the default.
 fn validation(spec: &GatewaySpec, port: u16) -> Option<&FrontendValidation> {
     let frontend = spec.tls.as_ref()?.frontend.as_ref()?;
-    let of_port = frontend.per_port.iter().find(|one| one.port.number() == port);
+    let of_port = frontend
+        .per_port
+        .iter()
+        .find(|one| one.port.number() == port);
     match of_port {
         Some(of_port) => of_port.tls.as_ref()?.validation.as_ref(),
         None => frontend.default.as_ref()?.validation.as_ref(),
@@ -129,7 +132,9 @@ pub(in crate::compile) fn authority(
     let read = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(pem),
-        _ => Err(format!("key ca.crt of {kind} {name} holds no certificate in pem")),
+        _ => Err(format!(
+            "key ca.crt of {kind} {name} holds no certificate in pem"
+        )),
     }
 }
 
@@ -168,12 +173,22 @@ pub(in crate::compile) fn certificate(
     let Some(secret) = objects.secrets.get(&name) else {
         return invalid(format!("Secret {name} not found"));
     };
-    let (chain, key) = (text(&secret.object, "tls.crt"), text(&secret.object, "tls.key"));
-    if !matches!(CertificateDer::pem_slice_iter(chain.as_bytes()).next(), Some(Ok(_))) {
-        return invalid(format!("key tls.crt of Secret {name} is no certificate in pem"));
+    let (chain, key) = (
+        text(&secret.object, "tls.crt"),
+        text(&secret.object, "tls.key"),
+    );
+    if !matches!(
+        CertificateDer::pem_slice_iter(chain.as_bytes()).next(),
+        Some(Ok(_))
+    ) {
+        return invalid(format!(
+            "key tls.crt of Secret {name} is no certificate in pem"
+        ));
     }
     if PrivateKeyDer::from_pem_slice(key.as_bytes()).is_err() {
-        return invalid(format!("key tls.key of Secret {name} is no private key in pem"));
+        return invalid(format!(
+            "key tls.key of Secret {name} is no private key in pem"
+        ));
     }
     Ok(CertificatePem {
         chain: Sealed::new(chain),

@@ -212,7 +212,17 @@ mod tests {
     use super::*;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
-        let mut bytes = vec![0, (payload >> 8) as u8, payload as u8, kind, flags, 0, 0, 0, 1];
+        let mut bytes = vec![
+            0,
+            (payload >> 8) as u8,
+            payload as u8,
+            kind,
+            flags,
+            0,
+            0,
+            0,
+            1,
+        ];
         bytes.resize(HEAD_BYTES + payload, 0);
         bytes
     }
@@ -246,7 +256,12 @@ mod tests {
         ] {
             assert_eq!(passed(&free, 5), 3_000, "{free:?}");
         }
-        for costs in [frame(DATA, 0, 0), frame(3, 0, 4), frame(8, 0, 4), frame(9, 0, 50)] {
+        for costs in [
+            frame(DATA, 0, 0),
+            frame(3, 0, 4),
+            frame(8, 0, 4),
+            frame(9, 0, 50),
+        ] {
             assert!(passed(&costs, 64) < 1_010, "{costs:?}");
         }
     }

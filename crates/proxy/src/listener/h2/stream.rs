@@ -344,9 +344,14 @@ fn head(
     fields: &[(HeaderName, Bytes)],
     body: Option<usize>,
 ) -> Result<RequestHead, Failure> {
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let length = body.map(|bytes| bytes.to_string());
-    let length = length.iter().map(|text| ("content-length", text.as_bytes()));
+    let length = length
+        .iter()
+        .map(|text| ("content-length", text.as_bytes()));
     let fields = fields
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_ref()));

@@ -74,7 +74,10 @@ impl Stream {
         let Some(stream) = &mut self.body else {
             return Poll::Ready(Ok(()));
         };
-        while let Some(rest) = body.get(*done - head.len()..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = body
+            .get(*done - head.len()..)
+            .filter(|rest| !rest.is_empty())
+        {
             let mut window = stream.capacity();
             if window == 0 {
                 stream.reserve_capacity(rest.len());
@@ -87,7 +90,10 @@ impl Stream {
             }
             let part = rest.get(..window.min(rest.len())).unwrap_or_default();
             let is_last = part.len() == rest.len();
-            if stream.send_data(Bytes::copy_from_slice(part), is_last).is_err() {
+            if stream
+                .send_data(Bytes::copy_from_slice(part), is_last)
+                .is_err()
+            {
                 return Poll::Ready(Ok(()));
             }
             *done += part.len();
@@ -205,7 +211,11 @@ fn request(text: &[u8], over_tls: bool) -> io::Result<Request<()>> {
         return Err(invalid());
     };
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(if over_tls { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.scheme = Some(if over_tls {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    });
     let host = head.get("host").unwrap_or_default();
     uri.authority = Some(Authority::try_from(host).map_err(|_| invalid())?);
     uri.path_and_query = Some(PathAndQuery::try_from(head.target()).map_err(|_| invalid())?);
