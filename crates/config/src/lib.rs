@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod attached;
 mod compile;
 mod duration;
 mod error;
@@ -28,6 +29,7 @@ mod table;
 mod tls;
 pub mod yaml;
 
+pub use attached::{FILE_ANNOTATION, attach, attached};
 pub use compile::{CONTROLLER_NAME, Compiled, Compiler, compile};
 pub use duration::ApiDuration;
 pub use error::{ConfigError, ErrorList};
@@ -39,7 +41,7 @@ pub use objects::{Kind, Object, Objects, Origin, Resource};
 pub use pattern::Pattern;
 pub use plain::{
     DEFAULT_LISTEN, EndpointUrl, Plain, PlainModel, PlainModelSettings, PlainPool, PlainProfile,
-    PlainTarget, expand_plain,
+    PlainTarget, PlainTls, expand_plain,
 };
 pub use rule::{
     Backend, Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, Rule, Target, Timeouts,

@@ -22,9 +22,10 @@ use crate::status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, Reason, Statuses, Truth,
 };
 use crate::table::RouteTableBuilder;
-use crate::tls::ListenerTls;
+use crate::tls::{CertificatePem, ListenerTls};
 
 pub(super) mod certificates;
+mod conflicts;
 
 /// Address and port to listen on.
 pub(super) type Socket = (IpAddr, u16);
@@ -43,6 +44,8 @@ pub(super) struct OurGateway {
     pub(super) parameters: GatewayParametersSpec,
     pub(super) listeners: Vec<ListenerState>,
     addresses: Vec<IpAddr>,
+    /// What it shows to servers that ask for a certificate; or why it cannot.
+    client_certificate: Option<Result<CertificatePem, (Reason, String)>>,
     /// Why the Gateway as a whole is refused.
     refusal: Option<(Reason, String, &'static str)>,
 }
@@ -91,7 +94,7 @@ impl Gateways {
             .collect();
         list.sort_by(|(age_a, a), (age_b, b)| (age_a, &a.name).cmp(&(age_b, &b.name)));
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
-        find_conflicts(&mut list);
+        conflicts::find(&mut list);
         let positions = list
             .iter()
             .enumerate()
@@ -103,6 +106,15 @@ impl Gateways {
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
+    }
+
+    /// What is shown to a server behind these Gateways: the oldest one's that has something.
+    pub(super) fn client_certificate(&self, users: &FxHashSet<usize>) -> Option<&CertificatePem> {
+        let mut users: Vec<usize> = users.iter().copied().collect();
+        users.sort_unstable();
+        let gateways = users.iter().filter_map(|user| self.list.get(*user));
+        let mut shown = gateways.filter_map(|gateway| gateway.client_certificate.as_ref());
+        shown.find_map(|shown| shown.as_ref().ok())
     }
 
     /// The listeners to serve, by socket.
@@ -232,6 +244,7 @@ impl OurGateway {
             parameters: GatewayParametersSpec::default(),
             listeners: listeners.collect(),
             addresses: Vec::new(),
+            client_certificate: certificates::of_gateway(objects, name, spec),
             refusal: None,
         };
         ours.read_parameters(objects, gateway);
@@ -324,6 +337,8 @@ impl OurGateway {
             }
         };
         status.conditions.extend([accepted, programmed]);
+        let shown = self.client_certificate.as_ref();
+        status.conditions.extend(shown.map(certificates::condition));
         let listeners = self.listeners.iter().enumerate();
         status.listeners = listeners
             .map(|(index, listener)| listener.report(index, self.refusal.is_none()))
@@ -458,43 +473,6 @@ impl ListenerState {
             attached_routes: self.attached_routes,
             supported_kinds: self.supported_kinds.clone(),
             conditions: vec![accepted, programmed, resolved, conflicted],
-        }
-    }
-}
-
-/// Marks the listeners that stand behind an older one on the same socket.
-fn find_conflicts(gateways: &mut [OurGateway]) {
-    let mut protocols: FxHashMap<(IpAddr, u16), ListenerProtocol> = FxHashMap::default();
-    let mut hosts: FxHashSet<(IpAddr, u16, HostPattern)> = FxHashSet::default();
-    for gateway in gateways
-        .iter_mut()
-        .filter(|gateway| gateway.refusal.is_none())
-    {
-        for listener in gateway
-            .listeners
-            .iter_mut()
-            .filter(|listener| listener.accepted.is_ok())
-        {
-            let port = listener.spec.port.number();
-            let protocol = &listener.spec.protocol;
-            for address in &gateway.addresses {
-                let first = protocols
-                    .entry((*address, port))
-                    .or_insert_with(|| protocol.clone());
-                if first != protocol {
-                    let message = format!(
-                        "an earlier listener speaks {} on port {port}",
-                        first.as_str()
-                    );
-                    listener.conflict = Some((Reason::ProtocolConflict, message));
-                } else if !hosts.insert((*address, port, listener.host.clone())) {
-                    let message = format!(
-                        "an earlier listener serves hostname {} on port {port}",
-                        listener.host
-                    );
-                    listener.conflict = Some((Reason::HostnameConflict, message));
-                }
-            }
         }
     }
 }

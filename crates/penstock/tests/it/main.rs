@@ -14,6 +14,7 @@
 
 mod bytes;
 mod cancel;
+mod certificates;
 mod cli;
 mod configured;
 mod docs;
@@ -36,4 +37,5 @@ mod streams;
 mod stress;
 mod telemetry;
 mod tidy;
+mod tls;
 mod vanish;

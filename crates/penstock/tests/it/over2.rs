@@ -16,15 +16,21 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+thread_local! {
+    /// Sockets belong to the runtime that made them: one for all of a test.
+    static RUNTIME: tokio::runtime::Runtime = runtime();
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
 /// Runs `future` to its end, which must come soon.
 #[track_caller]
 pub(crate) fn soon<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let bounded = async { tokio::time::timeout(DEADLINE, future).await };
-    runtime.block_on(bounded).expect("it takes too long")
+    RUNTIME.with(|runtime| runtime.block_on(bounded).expect("it takes too long"))
 }
 
 /// One connection.
@@ -48,11 +54,7 @@ impl Http2 {
         let (senders, sender) = channel();
         let (ends, ended) = channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let stream = dial.await;
                 let mut builder = h2::client::Builder::new();
                 // One stream that is not read must not stop the others.

@@ -38,8 +38,10 @@ pub(crate) struct Terminating {
 /// Settings and what was made of them.
 #[derive(Debug, Clone)]
 struct Made {
+    /// The listener: its Gateway and name.
+    listener: (config::ObjectName, Box<str>),
     settings: Arc<ListenerTls>,
-    /// `None`: they cannot be used, which was logged.
+    /// Of settings that cannot be used, which was logged, the last good one.
     config: Option<Arc<ServerConfig>>,
 }
 
@@ -55,17 +57,24 @@ impl Terminating {
         };
         let make = |listener: &Arc<config::Listener>| {
             let settings = listener.tls.clone()?;
-            let known = earlier().find(|made| made.settings == settings);
-            Some(known.cloned().unwrap_or_else(|| {
-                let made = server_config(&settings).map_err(|error| {
-                    let (gateway, name) = (&listener.gateway, &listener.name);
-                    tracing::error!(%gateway, %name, %error, "a listener's certificate cannot be used");
-                });
-                Made {
-                    settings,
-                    config: made.ok().map(Arc::new),
+            let name = (listener.gateway.clone(), listener.name.clone());
+            let of_listener = earlier().find(|made| made.listener == name);
+            if let Some(same) = of_listener.filter(|made| made.settings == settings) {
+                return Some(same.clone());
+            }
+            let config = match server_config(&settings) {
+                Ok(config) => Some(Arc::new(config)),
+                Err(error) => {
+                    let (gateway, listener) = &name;
+                    tracing::error!(%gateway, %listener, %error, "a certificate cannot be used");
+                    of_listener.and_then(|made| made.config.clone())
                 }
-            }))
+            };
+            Some(Made {
+                listener: name,
+                settings,
+                config,
+            })
         };
         Some(Self {
             listeners: bind.listeners.iter().map(make).collect(),

@@ -14,7 +14,7 @@ use crate::objects::gateway::{
     FrontendValidation, GatewayListener, GatewaySpec, SecretReference, TlsMode, ValidationMode,
 };
 use crate::objects::{GATEWAY_GROUP, Objects, Sealed, Secret};
-use crate::status::Reason;
+use crate::status::{Condition, ConditionType, Reason, Truth};
 use crate::tls::{CertificatePem, ClientCertificates, ListenerTls};
 
 /// Reason, message and field below the listener.
@@ -107,6 +107,40 @@ fn client_certificates(
         ca,
         required: validation.mode != Some(ValidationMode::AllowInsecureFallback),
     })
+}
+
+/// What a Gateway shows to servers that ask for a certificate; or why it cannot.
+pub(super) fn of_gateway(
+    objects: &Objects,
+    gateway: &ObjectName,
+    spec: &GatewaySpec,
+) -> Option<Result<CertificatePem, (Reason, String)>> {
+    let reference = spec.tls.as_ref()?.backend.as_ref()?;
+    let reference = reference.client_certificate_ref.as_ref()?;
+    let read = certificate(objects, gateway, reference);
+    Some(read.map_err(|(reason, message)| match reason {
+        Reason::InvalidCertificateRef => (Reason::InvalidClientCertificateRef, message),
+        other => (other, message),
+    }))
+}
+
+/// The condition of a Gateway that shows a certificate to servers.
+pub(super) fn condition(read: &Result<CertificatePem, (Reason, String)>) -> Condition {
+    let fine = Condition::plain(
+        ConditionType::ResolvedRefs,
+        Truth::True,
+        Reason::ResolvedRefs,
+    );
+    match read {
+        Ok(_) => fine,
+        Err((reason, message)) => Condition {
+            status: Truth::False,
+            reason: *reason,
+            message: message.clone(),
+            path: "spec.tls.backend.clientCertificateRef".to_owned(),
+            ..fine
+        },
+    }
 }
 
 /// The PEM of certificate authorities, from a ConfigMap or a Secret under `ca.crt`.
