@@ -230,7 +230,9 @@ impl Files {
                 let path = beside(file, path);
                 if let Some(Err(why)) = self.attached.get(&path) {
                     let path = path.display().to_string();
-                    loaded.errors.push(ConfigError::of_file(&path, why.as_str()));
+                    loaded
+                        .errors
+                        .push(ConfigError::of_file(&path, why.as_str()));
                 }
             }
             let read = |path: &str| match self.attached.get(&beside(file, path)) {

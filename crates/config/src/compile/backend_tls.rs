@@ -69,7 +69,9 @@ fn holding<'a>(
         .filter(|(name, _)| *name.namespace == *backend.namespace())
         .filter_map(|(name, entry)| {
             let targets = entry.object.spec.target_refs.iter();
-            let by_port = targets.filter_map(|target| backend.is_meant(target)).max()?;
+            let by_port = targets
+                .filter_map(|target| backend.is_meant(target))
+                .max()?;
             let rank = (!by_port, Age::of(&entry.object.metadata), name);
             Some((rank, (name, &entry.object)))
         })
@@ -161,7 +163,9 @@ pub(super) fn report(
         for (backend, of_backend) in linker.backends() {
             let targets = &entry.object.spec.target_refs;
             let is_meant = *backend.namespace() == *name.namespace
-                && targets.iter().any(|target| backend.is_meant(target).is_some());
+                && targets
+                    .iter()
+                    .any(|target| backend.is_meant(target).is_some());
             if is_meant {
                 users.extend(of_backend);
                 let holds = holding(objects, backend);

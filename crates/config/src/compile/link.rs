@@ -221,7 +221,8 @@ impl<'a> Linker<'a> {
                 continue;
             };
             let shown = gateways.client_certificate(users);
-            let tls = backend_tls::resolve(self.objects, TlsBackend::Service(port, port_name), shown);
+            let tls =
+                backend_tls::resolve(self.objects, TlsBackend::Service(port, port_name), shown);
             if let Err(fault) = &tls {
                 self.service_faults.insert(port.clone(), fault.clone());
             }

@@ -12,6 +12,7 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod backends;
 mod bytes;
 mod cancel;
 mod certificates;
@@ -23,6 +24,7 @@ mod explain;
 mod files;
 mod floods;
 mod gateway;
+mod grpc;
 mod http2;
 mod late;
 mod names;
@@ -39,3 +41,4 @@ mod telemetry;
 mod tidy;
 mod tls;
 mod vanish;
+mod websocket;

@@ -70,7 +70,8 @@ impl Http2 {
         }
     }
 
-    /// Begins a request; its response comes later.
+    /// Begins a request; its response comes later. The body may be of any size: what the
+    /// gateway has no window for is sent when it has.
     pub(crate) fn begin(&self, request: Request<()>, body: &[u8]) -> Begun {
         let mut sender = soon(self.sender.clone().ready()).unwrap();
         let (response, mut send) = sender.send_request(request, body.is_empty()).unwrap();

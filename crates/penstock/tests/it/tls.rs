@@ -46,7 +46,10 @@ fn each_name_gets_its_certificate_in_both_versions() {
     let authority = Authority::new();
     let a = authority.sign(&["a.example"]);
     let wild = authority.sign(&["*.wild.example"]);
-    let (b, c) = (authority.sign(&["b.example"]), authority.sign(&["c.example"]));
+    let (b, c) = (
+        authority.sign(&["b.example"]),
+        authority.sign(&["c.example"]),
+    );
     let listeners = [
         ("a", "a.example", "a"),
         ("wild", "*.wild.example", "wild"),
@@ -77,7 +80,9 @@ fn each_name_gets_its_certificate_in_both_versions() {
     let (dial, address) = (authority.client("h2", None), gateway.address);
     let client = Http2::over(async move { handshake(dial, address, "a.example").await.unwrap() });
     for (host, status) in [("a.example", 200), ("b.example", 421), ("a.example", 200)] {
-        let request = http::Request::get(format!("https://{host}/x")).body(()).unwrap();
+        let request = http::Request::get(format!("https://{host}/x"))
+            .body(())
+            .unwrap();
         let open = client.begin(request, b"").open();
         assert_eq!(open.status, status, "{host}");
     }
@@ -85,7 +90,10 @@ fn each_name_gets_its_certificate_in_both_versions() {
     let plain = crate::gateway::get(gateway.address, "/");
     assert!(plain.is_none(), "{plain:?}");
     let failed = crate::gateway::get(gateway.admin, "/metrics").unwrap().body;
-    assert!(failed.contains("penstock_tls_handshakes_failed_total"), "{failed}");
+    assert!(
+        failed.contains("penstock_tls_handshakes_failed_total"),
+        "{failed}"
+    );
 }
 
 #[test]
@@ -105,14 +113,20 @@ fn clients_without_a_certificate_are_turned_away_where_one_is_asked_for() {
         })
     };
     assert!(ask(None).is_err(), "without one");
-    assert!(ask(Some(&authority.sign(&["me"]))).is_err(), "of another authority");
+    assert!(
+        ask(Some(&authority.sign(&["me"]))).is_err(),
+        "of another authority"
+    );
     assert_eq!(ask(Some(&clients.sign(&["me"]))).unwrap().status, 200);
 }
 
 #[test]
 fn a_new_certificate_is_shown_at_once_and_connections_go_on() {
     let authority = Authority::new();
-    let (old, new) = (authority.sign(&["a.example"]), authority.sign(&["a.example"]));
+    let (old, new) = (
+        authority.sign(&["a.example"]),
+        authority.sign(&["a.example"]),
+    );
     let listeners = [("a", "a.example", "a")];
     let base = manifests(&listeners, "");
     let gateway = Configured::start(&(base.clone() + &old.secret("a")));
@@ -121,9 +135,18 @@ fn a_new_certificate_is_shown_at_once_and_connections_go_on() {
     assert!(is(&old, &shown(&before)));
     gateway.apply(&(base.clone() + &new.secret("a")));
     // A fresh client: a resumed session shows nothing.
-    let fresh = || opened(&authority.client("http/1.1", None), gateway.address, "a.example");
+    let fresh = || {
+        opened(
+            &authority.client("http/1.1", None),
+            gateway.address,
+            "a.example",
+        )
+    };
     assert!(is(&new, &shown(&fresh())));
-    assert_eq!(soon(get(&mut before, "a.example", "/")).unwrap().status, 200);
+    assert_eq!(
+        soon(get(&mut before, "a.example", "/")).unwrap().status,
+        200
+    );
     // A key that does not fit changes nothing for traffic.
     let mixed = Certificate {
         chain: old.chain.clone(),
@@ -131,7 +154,11 @@ fn a_new_certificate_is_shown_at_once_and_connections_go_on() {
     };
     gateway.apply(&(base + &mixed.secret("a")));
     assert!(is(&new, &shown(&fresh())));
-    assert!(gateway.log().contains("cannot be used"), "{}", gateway.log());
+    assert!(
+        gateway.log().contains("cannot be used"),
+        "{}",
+        gateway.log()
+    );
 }
 
 #[test]
@@ -144,7 +171,10 @@ fn certificates_that_cannot_be_used_are_told() {
     assert!(told.contains("InvalidCertificateRef"), "{told}");
     let connector = authority.client("http/1.1", None);
     let mut stream = opened(&connector, gateway.address, "a.example");
-    assert_eq!(soon(get(&mut stream, "a.example", "/")).unwrap().status, 200);
+    assert_eq!(
+        soon(get(&mut stream, "a.example", "/")).unwrap().status,
+        200
+    );
 }
 
 #[test]
@@ -183,7 +213,10 @@ fn handshakes_that_stall_stop_nobody() {
 #[test]
 fn the_plain_form_reads_files_and_follows_them() {
     let authority = Authority::new();
-    let (old, new) = (authority.sign(&["a.example"]), authority.sign(&["a.example"]));
+    let (old, new) = (
+        authority.sign(&["a.example"]),
+        authority.sign(&["a.example"]),
+    );
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let (address, admin) = (free_address(), free_address());
@@ -197,12 +230,13 @@ fn the_plain_form_reads_files_and_follows_them() {
     );
     std::fs::write(&config, text).unwrap();
     let admin_text = admin.to_string();
-    let child = crate::gateway::penstock(&["run", config.to_str().unwrap(), "--admin", &admin_text])
-        .args(["--watch-interval", "1ms", "--workers", "1"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let child =
+        crate::gateway::penstock(&["run", config.to_str().unwrap(), "--admin", &admin_text])
+            .args(["--watch-interval", "1ms", "--workers", "1"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
     let _process = crate::gateway::Running(child);
     wait_until(|| crate::gateway::get(admin, "/readyz").is_some_and(|ready| ready.status == 200));
     let fresh = || opened(&authority.client("http/1.1", None), address, "a.example");

@@ -18,8 +18,10 @@ use picker::Micros;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 pub(crate) use stream::Stream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// Connections to one endpoint.
@@ -31,6 +33,8 @@ const MOST_IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     known: RefCell<FxHashMap<u64, Vec<Connection>>>,
+    /// One connection is made at a time per endpoint: those who wait may find room on it.
+    dialling: RefCell<FxHashMap<u64, Arc<Semaphore>>>,
     drivers: RefCell<JoinSet<()>>,
 }
 
@@ -67,6 +71,12 @@ impl Connections {
         Some(found.clone())
     }
 
+    fn turn(&self, endpoint: u64) -> Arc<Semaphore> {
+        let mut dialling = self.dialling.borrow_mut();
+        let turn = dialling.entry(endpoint);
+        turn.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+    }
+
     /// Lets go of connections that nobody used for a while; called by the worker's tick.
     pub(crate) fn expire(&self, now: Micros) {
         self.known.borrow_mut().retain(|_, list| {
@@ -76,6 +86,11 @@ impl Connections {
             });
             !list.is_empty()
         });
+        let known = self.known.borrow();
+        let keep = |endpoint: &u64, turn: &mut Arc<Semaphore>| {
+            Arc::strong_count(turn) > 1 || known.contains_key(endpoint)
+        };
+        self.dialling.borrow_mut().retain(keep);
         while self.drivers.borrow_mut().try_join_next().is_some() {}
     }
 }
@@ -90,7 +105,15 @@ pub(super) async fn open(
     limits: &Limits,
     fresh: bool,
 ) -> Result<Upstream, Failure> {
-    let known = local.multiplexed.take(endpoint.uid).filter(|_| !fresh);
+    let mut known = local.multiplexed.take(endpoint.uid).filter(|_| !fresh);
+    let mut _turn = None;
+    if known.is_none() && !fresh {
+        // Not behind the whole wait of one who dials in vain: then each on its own.
+        let turn = local.multiplexed.turn(endpoint.uid).acquire_owned();
+        let turn = tokio::time::timeout(limits.connect, turn).await;
+        _turn = turn.ok().and_then(Result::ok);
+        known = local.multiplexed.take(endpoint.uid);
+    }
     let reused = known.is_some();
     let connection = match known {
         Some(connection) => connection,

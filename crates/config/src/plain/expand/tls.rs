@@ -37,9 +37,8 @@ pub(super) fn files(plain: &Plain) -> Vec<Resource> {
 }
 
 fn annotated(name: &str, files: &[(&str, &String)]) -> Meta {
-    let annotation = |(key, path): &(&str, &String)| {
-        (format!("{FILE_ANNOTATION}{key}"), (*path).clone())
-    };
+    let annotation =
+        |(key, path): &(&str, &String)| (format!("{FILE_ANNOTATION}{key}"), (*path).clone());
     Meta {
         annotations: files.iter().map(annotation).collect(),
         ..meta(name)

@@ -1,0 +1,154 @@
+//! TLS with servers: who they must prove to be, what we show them, and what happens when they
+//! cannot.
+
+use crate::certificates::{Authority, Certificate};
+use crate::configured::{Configured, GATEWAY, route, service};
+use crate::gateway::{free_address, get, penstock, wait_until};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+
+/// A server that answers each GET with its path, over TLS.
+fn server(acceptor: TlsAcceptor) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::task::spawn_local(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let mut head = Vec::new();
+                    while stream
+                        .read_buf(&mut head)
+                        .await
+                        .is_ok_and(|count| count > 0)
+                    {
+                        if !head.ends_with(b"\r\n\r\n") {
+                            continue;
+                        }
+                        let text = String::from_utf8_lossy(&head).into_owned();
+                        let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                        let length = path.len();
+                        let answer =
+                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}");
+                        if stream.write_all(answer.as_bytes()).await.is_err()
+                            || stream.flush().await.is_err()
+                        {
+                            return;
+                        }
+                        head.clear();
+                    }
+                });
+            }
+        });
+    });
+    address
+}
+
+fn policy(host: &str, authorities: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+        metadata: {{name: web}}\nspec:\n  targetRefs: [{{group: '', kind: Service, name: web}}]\n  \
+        validation: {{hostname: {host}, caCertificateRefs: [{{group: '', kind: ConfigMap, name: {authorities}}}]}}\n"
+    )
+}
+
+fn manifests(server: SocketAddr) -> String {
+    let rules = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+    format!(
+        "{GATEWAY}{}{}",
+        route("web", rules),
+        service("web", &[server])
+    )
+}
+
+#[test]
+fn a_server_must_prove_who_it_is() {
+    let authority = Authority::new();
+    let own = authority.sign(&["web.example"]);
+    let address = server(authority.server(&own, "http/1.1", false));
+    let base = manifests(address);
+    let authorities = authority.config_map("authorities");
+    let good = base.clone() + &policy("web.example", "authorities") + &authorities;
+    let gateway = Configured::start(&good);
+    for path in ["/one", "/two"] {
+        assert_eq!(gateway.get(path).body, path);
+    }
+    gateway.apply(&(base.clone() + &policy("other.example", "authorities") + &authorities));
+    let other = gateway.get("/one");
+    assert_eq!(other.status, 503, "{other:?}");
+    assert!(other.body.contains("tls handshake failed"), "{other:?}");
+    // An authority that did not sign.
+    let stranger = Authority::new().config_map("authorities");
+    gateway.apply(&(base.clone() + &policy("web.example", "authorities") + &stranger));
+    assert_eq!(gateway.get("/one").status, 503);
+    // None that can be read: nothing is sent at all, and the status says why.
+    gateway.apply(&(base.clone() + &policy("web.example", "missing")));
+    assert_eq!(gateway.get("/one").status, 500);
+    let told = gateway.config()["statuses"].to_string();
+    assert!(told.contains("InvalidCACertificateRef"), "{told}");
+    assert!(told.contains("NoValidCACertificate"), "{told}");
+    gateway.apply(&good);
+    assert_eq!(gateway.get("/three").body, "/three");
+}
+
+#[test]
+fn a_server_that_asks_is_shown_the_gateways_certificate() {
+    let authority = Authority::new();
+    let own = authority.sign(&["web.example"]);
+    let shown: Certificate = authority.sign(&["gateway"]);
+    let address = server(authority.server(&own, "http/1.1", true));
+    let base = manifests(address) + &policy("web.example", "authorities");
+    let base = base + &authority.config_map("authorities");
+    let gateway = Configured::start(&base);
+    assert!(gateway.get("/one").status >= 500, "without a certificate");
+    let with = base.replace(
+        "  gatewayClassName: penstock\n",
+        "  gatewayClassName: penstock\n  tls: {backend: {clientCertificateRef: {name: own}}}\n",
+    );
+    gateway.apply(&(with.clone() + &shown.secret("own")));
+    assert_eq!(gateway.get("/one").body, "/one");
+    gateway.apply(&with);
+    let told = gateway.config()["statuses"].to_string();
+    assert!(told.contains("InvalidClientCertificateRef"), "{told}");
+}
+
+#[test]
+fn the_plain_form_speaks_https_to_servers() {
+    let authority = Authority::new();
+    let own = authority.sign(&["127.0.0.1"]);
+    let shown = authority.sign(&["gateway"]);
+    let server = server(authority.server(&own, "http/1.1", true));
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("ca.pem", &authority.pem());
+    write("own.pem", &(shown.chain.clone() + &shown.key));
+    let (address, admin) = (free_address(), free_address());
+    let text = format!(
+        "listen: {address}\nclientCertificate: own.pem\n\
+        pools: [{{name: web, endpoints: ['https://{server}'], ca: ca.pem}}]\n"
+    );
+    write("penstock.yaml", &text);
+    let config = folder.path().join("penstock.yaml");
+    let admin_text = admin.to_string();
+    let child = penstock(&["run", config.to_str().unwrap(), "--admin", &admin_text])
+        .args(["--workers", "1"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let _process = crate::gateway::Running(child);
+    wait_until(|| get(admin, "/readyz").is_some_and(|ready| ready.status == 200));
+    let answer = get(address, "/some/path").unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "/some/path"));
+}
