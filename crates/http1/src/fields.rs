@@ -10,8 +10,9 @@ use core::fmt;
 use httparse::Header;
 
 use crate::Framing;
-use crate::kind::{Kind, is_control, is_token};
+use crate::kind::{Kind, has_control, is_control, is_token};
 use crate::reading::{Reading, connection_options};
+use crate::name::FieldName;
 use crate::refusal::{self, Refusal};
 
 /// Fields that a head may have at most, whatever the limits say.
@@ -58,6 +59,10 @@ pub(crate) struct Fields {
     index: Vec<Field>,
     overlay: Vec<u8>,
     lines: Vec<Line>,
+    /// The overlay holds no line that was removed again.
+    overlay_is_whole: bool,
+    /// A bit for each name that is there or was: most names that are asked for are not.
+    names: u64,
     /// The framing field is spelt as we would spell it.
     framing_is_canonical: bool,
 }
@@ -83,6 +88,7 @@ impl Fields {
             if let Some(previous) = self.index.last_mut() {
                 previous.line_end = start as u32;
             }
+            self.names |= name_bit(header.name.as_bytes());
             let kind = Kind::of(header.name.as_bytes());
             let value_start = offset_in(head, header.value);
             self.index.push(Field {
@@ -111,6 +117,8 @@ impl Fields {
         self.index.clear();
         self.overlay.clear();
         self.lines.clear();
+        self.overlay_is_whole = true;
+        self.names = 0;
     }
 
     /// Bytes of the received first line up to the end of its line.
@@ -132,6 +140,9 @@ impl Fields {
 
     /// First value under this name, removed ones left out, added ones after received ones.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        if self.lacks(name) {
+            return None;
+        }
         let field = self
             .index
             .iter()
@@ -169,6 +180,15 @@ impl Fields {
         if !Kind::of(name.as_bytes()).is_editable() {
             return false;
         }
+        self.cut(name);
+        true
+    }
+
+    /// Removes all fields of a name that edits may touch.
+    fn cut(&mut self, name: &str) {
+        if self.lacks(name) {
+            return;
+        }
         let bytes = &self.bytes;
         for field in &mut self.index {
             let name_end = field.start as usize + usize::from(field.name_bytes);
@@ -179,14 +199,15 @@ impl Fields {
                 field.is_removed = true;
             }
         }
-        let overlay = &self.overlay;
-        self.lines.retain(|line| {
+        let Fields { overlay, lines, .. } = self;
+        let before = lines.len();
+        lines.retain(|line| {
             let line_name = overlay.get(line.start as usize..line.name_end as usize);
             !line_name
                 .unwrap_or_default()
                 .eq_ignore_ascii_case(name.as_bytes())
         });
-        true
+        self.overlay_is_whole &= self.lines.len() == before;
     }
 
     /// Appends a field; `false` when the name is no token or no edit may touch it.
@@ -194,14 +215,25 @@ impl Fields {
         if !Kind::of(name.as_bytes()).is_editable() || !is_token(name.as_bytes()) {
             return false;
         }
+        self.append(name, value);
+        true
+    }
+
+    /// Replaces all fields of this name by one.
+    pub(crate) fn put(&mut self, name: FieldName, value: &[u8]) {
+        self.cut(name.as_str());
+        self.append(name.as_str(), value);
+    }
+
+    fn append(&mut self, name: &str, value: &[u8]) {
         let start = self.overlay.len();
         push_line(name, value, &mut self.overlay);
+        self.names |= name_bit(name.as_bytes());
         self.lines.push(Line {
             start: start as u32,
             name_end: (start + name.len()) as u32,
             end: self.overlay.len() as u32,
         });
-        true
     }
 
     /// Copies the lines that go on to the next hop: received ones in runs, then the overlay.
@@ -213,7 +245,7 @@ impl Fields {
         };
         for field in &self.index {
             let is_copied = match field.kind {
-                Kind::Other | Kind::Kept => !field.is_removed,
+                Kind::Other | Kind::Kept | Kind::ContentType => !field.is_removed,
                 Kind::Host => copying.host,
                 Kind::ContentLength | Kind::TransferEncoding => copying.framing,
                 _ => false,
@@ -224,6 +256,10 @@ impl Fields {
             }
         }
         out.extend_from_slice(self.bytes.get(run as usize..).unwrap_or_default());
+        if self.overlay_is_whole {
+            out.extend_from_slice(&self.overlay);
+            return;
+        }
         for line in &self.lines {
             let line = self.overlay.get(line.start as usize..line.end as usize);
             out.extend_from_slice(line.unwrap_or_default());
@@ -238,6 +274,11 @@ impl Fields {
     /// Bytes that `copy` writes at most.
     pub(crate) fn size_hint(&self) -> usize {
         self.bytes.len() + self.overlay.len()
+    }
+
+    /// Whether a look at the fields would find none of this name.
+    fn lacks(&self, name: &str) -> bool {
+        self.names & name_bit(name.as_bytes()) == 0
     }
 
     fn first_line_end(&self) -> u32 {
@@ -320,6 +361,13 @@ impl fmt::Debug for Fields {
     }
 }
 
+/// One of 64 bits, by length and first letter.
+#[inline]
+fn name_bit(name: &[u8]) -> u64 {
+    let first = name.first().map_or(0, |first| first | 0x20);
+    1 << ((name.len() as u8).wrapping_mul(5) ^ first) % 64
+}
+
 /// Where `part` begins in `whole`; it must be a slice of it.
 pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
     (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
@@ -327,12 +375,10 @@ pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 
 /// Writes a field; bytes that could end the line or confuse a reader become spaces.
 pub(crate) fn push_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + b": \r\n".len());
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    if value
-        .iter()
-        .fold(false, |any, byte| any | is_control(*byte))
-    {
+    if has_control(value) {
         out.extend(
             value
                 .iter()

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Other,
     /// End to end, whatever the Connection field says: dropping it would change what is asked.
     Kept,
+    /// Like `Kept`.
+    ContentType,
     Host,
     ContentLength,
     TransferEncoding,
@@ -34,7 +36,7 @@ impl Kind {
             (7, b'u') if is_name(name, b"upgrade") => Kind::Upgrade,
             (10, b'c') if is_name(name, b"connection") => Kind::Connection,
             (10, b'k') if is_name(name, b"keep-alive") => Kind::Hop,
-            (12, b'c') if is_name(name, b"content-type") => Kind::Kept,
+            (12, b'c') if is_name(name, b"content-type") => Kind::ContentType,
             (13, b'a') if is_name(name, b"authorization") => Kind::Kept,
             (14, b'c') if is_name(name, b"content-length") => Kind::ContentLength,
             (14, b'h') if is_name(name, b"http2-settings") => Kind::Hop,
@@ -50,7 +52,10 @@ impl Kind {
     /// Whether an edit may add or remove such a field: those of framing and of the connection are
     /// written by the codec alone.
     pub(crate) fn is_editable(self) -> bool {
-        matches!(self, Kind::Other | Kind::Kept | Kind::Listed)
+        matches!(
+            self,
+            Kind::Other | Kind::Kept | Kind::ContentType | Kind::Listed
+        )
     }
 }
 
@@ -100,6 +105,26 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
     };
     let usual = text.iter().fold(true, |all, byte| all & plain(byte));
     !text.is_empty() && (usual || text.iter().all(|byte| is_token_byte(*byte)))
+}
+
+/// Whether a value has a control character, told eight bytes at a time where it has none.
+pub(crate) fn has_control(value: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let suspect = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
+        let below_space = word.wrapping_sub(EACH * 0x20) & !word;
+        let delete = word ^ (EACH * 0x7F);
+        (below_space | (delete.wrapping_sub(EACH) & !delete)) & (EACH * 0x80)
+    };
+    let (words, rest) = value.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    for (slot, byte) in last.iter_mut().zip(rest) {
+        *slot = *byte;
+    }
+    let found = words
+        .iter()
+        .fold(suspect(last), |all, word| all | suspect(*word));
+    found != 0 && value.iter().any(|byte| is_control(*byte))
 }
 
 /// What may not stand in a value: it could end the line or confuse a reader.

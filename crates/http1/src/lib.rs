@@ -14,6 +14,7 @@ mod body;
 mod fields;
 mod host;
 mod kind;
+mod name;
 mod reading;
 mod refusal;
 mod request;
@@ -21,6 +22,7 @@ mod response;
 
 pub use answer::{LAST_CHUNK, reason, write_chunk, write_response};
 pub use body::BodyReader;
+pub use name::FieldName;
 pub use refusal::Refusal;
 pub use request::RequestHead;
 pub use response::ResponseHead;

@@ -19,6 +19,8 @@ pub(crate) struct Reading {
     pub(crate) expects_continue: bool,
     /// Number of the Host field among all fields.
     pub(crate) host: Option<u32>,
+    /// Number of the first Content-Type field.
+    pub(crate) content_type: Option<u32>,
     /// Number of the Upgrade field, and whether Connection lists it.
     pub(crate) upgrade: Option<u32>,
     pub(crate) connection_upgrade: bool,
@@ -49,6 +51,7 @@ impl Reading {
             Kind::TransferEncoding => return Err(refusal::UNSUPPORTED_TRANSFER_CODING),
             Kind::Connection => return self.note_connection(value),
             Kind::Upgrade => self.upgrade = Some(number),
+            Kind::ContentType => self.content_type = self.content_type.or(Some(number)),
             Kind::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
                 self.expects_continue = true;
             }

@@ -13,6 +13,7 @@ use crate::fields::{Copying, Fields, MAX_FIELDS, MAX_HEAD_BYTES, offset_in};
 use crate::fields::{push_framing, push_line};
 use crate::host::{host_length, is_target_text};
 use crate::kind::{Kind, is_token};
+use crate::name::FieldName;
 use crate::refusal::{self, Refusal};
 use crate::{Framing, Limits, Parsed};
 
@@ -26,9 +27,9 @@ const LINE_ALLOWANCE: usize = 64;
 #[derive(Clone)]
 pub struct RequestHead {
     fields: Fields,
+    /// Method, a space and the received target, all of it ASCII.
+    line: String,
     method_bytes: u32,
-    /// Where the received target lies; it begins behind the method and a space.
-    target_end: u32,
     /// Where the query's question mark stands in the target, received or new.
     question: Option<u32>,
     /// Where the host without port lies.
@@ -50,8 +51,8 @@ impl RequestHead {
     pub fn new() -> Self {
         RequestHead {
             fields: Fields::default(),
+            line: String::new(),
             method_bytes: 0,
-            target_end: 0,
             question: None,
             host: (0, 0),
             new_target: None,
@@ -119,8 +120,8 @@ impl RequestHead {
     /// Forgets the head and its edits and keeps the memory.
     pub fn clear(&mut self) {
         self.fields.clear();
+        self.line.clear();
         self.method_bytes = 0;
-        self.target_end = 0;
         self.question = None;
         self.host = (0, 0);
         self.new_target = None;
@@ -140,14 +141,18 @@ impl RequestHead {
 
     /// The method, as received.
     pub fn method(&self) -> &str {
-        text(self.fields.slice(0, self.method_bytes))
+        let method = self.line.get(..self.method_bytes as usize);
+        method.unwrap_or_default()
     }
 
     /// Path and query, or `*`.
     pub fn target(&self) -> &str {
         match &self.new_target {
             Some(target) => target,
-            None => text(self.fields.slice(self.target_start(), self.target_end)),
+            None => {
+                let target = self.line.get(self.method_bytes as usize + 1..);
+                target.unwrap_or_default()
+            }
         }
     }
 
@@ -238,6 +243,11 @@ impl RequestHead {
         is_token(name.as_bytes()) && self.fields.remove(name) && self.fields.add(name, value)
     }
 
+    /// The same as [`set`](Self::set) under a name that was checked before.
+    pub fn put(&mut self, name: FieldName, value: &[u8]) {
+        self.fields.put(name, value);
+    }
+
     /// Appends a field; see [`set`](Self::set) for what is not done.
     pub fn add(&mut self, name: &str, value: &[u8]) -> bool {
         self.fields.add(name, value)
@@ -292,10 +302,6 @@ impl RequestHead {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn target_start(&self) -> u32 {
-        self.method_bytes + 1
-    }
-
     fn parse_into_empty(&mut self, input: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
         let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         let slots = slots
@@ -325,7 +331,9 @@ impl RequestHead {
         check_target(method, target, limits.target_bytes)?;
         let head = input.get(start..head_bytes).unwrap_or_default();
         self.method_bytes = method.len() as u32;
-        self.target_end = (method.len() + 1 + target.len()) as u32;
+        self.line.push_str(method);
+        self.line.push(' ');
+        self.line.push_str(target);
         self.question = question_in(target);
         self.version_minor = version_minor;
         self.take_fields(head, request.headers)?;

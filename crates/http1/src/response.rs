@@ -10,6 +10,7 @@ use core::mem::MaybeUninit;
 use httparse::{ParserConfig, Status};
 
 use crate::fields::{Copying, Fields, MAX_FIELDS, MAX_HEAD_BYTES, push_framing};
+use crate::name::FieldName;
 use crate::refusal::{self, Refusal};
 use crate::{Framing, Limits, Parsed};
 
@@ -22,6 +23,8 @@ pub struct ResponseHead {
     status: u16,
     /// Where the reason lies.
     reason: (u32, u32),
+    /// Where the received Content-Type lies.
+    content_type: (u32, u32),
     framing: Framing,
     /// As the fields say, also where there is no body.
     stated: Framing,
@@ -37,6 +40,7 @@ impl ResponseHead {
             fields: Fields::default(),
             status: 0,
             reason: (0, 0),
+            content_type: (0, 0),
             framing: Framing::None,
             stated: Framing::None,
             request_was_head: false,
@@ -72,6 +76,7 @@ impl ResponseHead {
         self.fields.clear();
         self.status = 0;
         self.reason = (0, 0);
+        self.content_type = (0, 0);
         self.framing = Framing::None;
         self.stated = Framing::None;
         self.request_was_head = false;
@@ -110,12 +115,12 @@ impl ResponseHead {
         self.version_minor
     }
 
-    /// Whether the body is a stream of server-sent events.
+    /// Whether the body is a stream of server-sent events, by the head as received.
     pub fn is_event_stream(&self) -> bool {
         self.media_type().eq_ignore_ascii_case(b"text/event-stream")
     }
 
-    /// Whether the body is JSON, or something based on it (`application/problem+json`).
+    /// Whether the body is JSON by the head as received, or something based on it (`application/problem+json`).
     pub fn is_json(&self) -> bool {
         let media_type = self.media_type();
         let suffix = media_type
@@ -148,6 +153,11 @@ impl ResponseHead {
         crate::kind::is_token(name.as_bytes())
             && self.fields.remove(name)
             && self.fields.add(name, value)
+    }
+
+    /// The same as [`set`](Self::set) under a name that was checked before.
+    pub fn put(&mut self, name: FieldName, value: &[u8]) {
+        self.fields.put(name, value);
     }
 
     /// Appends a field; see [`set`](Self::set) for what is not done.
@@ -204,7 +214,8 @@ impl ResponseHead {
     }
 
     fn media_type(&self) -> &[u8] {
-        let value = self.fields.get("content-type").unwrap_or_default();
+        let (start, end) = self.content_type;
+        let value = self.fields.slice(start, end);
         let end = memchr::memchr(b';', value).unwrap_or(value.len());
         value.get(..end).unwrap_or_default().trim_ascii()
     }
@@ -247,6 +258,9 @@ impl ResponseHead {
         if reading.is_chunked && self.version_minor == 0 {
             return Err(refusal::TRANSFER_ENCODING_IN_HTTP_10);
         }
+        let content_type = reading.content_type;
+        let range = content_type.and_then(|number| self.fields.value_range(number));
+        self.content_type = range.unwrap_or_default();
         self.stated = framing;
         self.framing = match (self.status, framing) {
             (..=199 | 204 | 304, _) => Framing::None,

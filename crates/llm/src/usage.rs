@@ -7,9 +7,9 @@
 
 use crate::api::Api;
 use crate::object::{self, Members};
-use crate::peek::scan::Scanner;
+use crate::peek::scan::{Nest, Scanner, Skipped};
 use crate::walk::{Mark, Walk};
-use memchr::memmem::FinderRev;
+use memchr::memmem::Finder;
 use std::sync::LazyLock;
 
 /// Tokens of one request.
@@ -93,17 +93,18 @@ pub fn body_usage(body: &[u8], api: Api) -> Option<Usage> {
     counts.usage()
 }
 
-static KEY: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
 /// How near to its end a body's usage is looked for before all members are followed.
-const NEAR_END: usize = 1024;
+const NEAR_END: usize = 512;
 
 /// The value of `usage` where it is one of the last members of the body's object, as engines write
 /// it. Generated text cannot pass for the key: inside a JSON string every quote has a backslash
 /// before it. What follows the key must close the outermost object and nothing else.
 fn last_member(body: &[u8]) -> Option<&[u8]> {
     let near = body.get(body.len().saturating_sub(NEAR_END)..)?;
-    let at = KEY.rfind(near)?;
+    // Forwards, as only that search has vector code.
+    let at = KEY.find_iter(near).last()?;
     let before = near.get(..at)?;
     let backslashes = before
         .iter()
@@ -112,28 +113,23 @@ fn last_member(body: &[u8]) -> Option<&[u8]> {
         .count();
     let after = near.get(at + b"\"usage\"".len()..)?.trim_ascii_start();
     let value = after.strip_prefix(b":")?.trim_ascii_start();
-    let is_member = backslashes % 2 == 0 && value.first() == Some(&b'{');
-    (is_member && closes_one(value)).then_some(value)
+    if backslashes % 2 != 0 || value.first() != Some(&b'{') {
+        return None;
+    }
+    let Skipped::End(length) = Scanner::detect().skip_nested(&mut Nest::default(), value) else {
+        return None;
+    };
+    let (usage, behind) = value.split_at_checked(length)?;
+    closes_one(behind).then_some(usage)
 }
 
-/// Whether `rest`, from a value on, ends exactly the object that the value is a member of.
+/// Whether `rest`, from behind a value on, ends exactly the object that the value is a member of.
 fn closes_one(rest: &[u8]) -> bool {
-    let (mut depth, mut in_text, mut escaped) = (1_u32, false, false);
-    for byte in rest.trim_ascii_end() {
-        if depth == 0 {
-            return false;
-        }
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            _ if in_text => {}
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-    }
-    depth == 0 && !in_text
+    let end = Scanner::detect().skip_nested(&mut Nest::inside(), rest);
+    let Skipped::End(length) = end else {
+        return false;
+    };
+    rest.get(length..).unwrap_or_default().trim_ascii().is_empty()
 }
 
 /// The longest `usage` object that is read, in bytes.

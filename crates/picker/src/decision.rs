@@ -1,13 +1,15 @@
 //! The result of a choice, and the record of everything that the choice read.
 //!
-//! Invariant: [`replay`] on a [`Table`] makes the same choice again, also after the table went
-//! through JSON. So `pick.rs` may read nothing that is not in the table: numbers of the request,
-//! one [`Candidate`] per endpoint and target, and the turn that breaks ties.
+//! What is kept is in `inputs.rs`; a [`Table`] is made from it when somebody asks. Invariant:
+//! [`replay`] on a table makes the same choice again, also after the table went through JSON. So
+//! `pick.rs` may read nothing that is not in the inputs: numbers of the request, one [`Candidate`]
+//! per endpoint and target, and the turn that breaks ties.
 
 use crate::endpoint::EndpointId;
+use crate::inputs::Inputs;
 use crate::micros::Micros;
-use crate::pick;
-use crate::terms::{AskNumbers, Candidate, TERMS};
+use crate::pick::{self, Cost};
+use crate::terms::{self, AskNumbers, Candidate, TERMS};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -18,14 +20,12 @@ pub struct Decision {
     pub winner: EndpointId,
     /// Index of the chosen name in the request's targets; 0 when it has none.
     pub target: u32,
-    /// The next best endpoint.
-    pub runner_up: Option<EndpointId>,
     /// To be settled once, with [`crate::Pool::finish`].
     pub reservation: Reservation,
     /// Blocks of the prompt that the winner is believed to hold.
     pub held_blocks: u32,
-    /// Everything that the choice read.
-    pub table: Option<Box<Table>>,
+    /// Everything that the choice read: what its table is made from.
+    pub table: Option<Box<Inputs>>,
 }
 
 /// Work that is booked on an endpoint until it is settled. Never used again.
@@ -45,7 +45,7 @@ pub enum Basis {
     Requests,
 }
 
-/// Everything that one choice read.
+/// Everything that one choice read, and what it made of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// When it was made.
@@ -92,16 +92,6 @@ pub struct Row {
 }
 
 impl Table {
-    /// Memory that the table takes, in bytes; shared names are not counted.
-    pub fn bytes(&self) -> usize {
-        let targets: usize = self
-            .targets
-            .iter()
-            .map(|name| name.capacity() + size_of::<String>())
-            .sum();
-        size_of::<Self>() + self.rows.capacity() * size_of::<Row>() + targets
-    }
-
     /// The chosen row.
     pub fn winning_row(&self) -> Option<&Row> {
         self.rows.get(self.winner as usize)
@@ -168,20 +158,20 @@ pub enum Mismatch {
 /// # Errors
 /// The first difference: the table was changed, or comes from another version.
 pub fn replay(table: &Table) -> Result<(), Mismatch> {
-    let mut again = table.clone();
-    pick::evaluate(&mut again);
-    for (old, new) in table.rows.iter().zip(&again.rows) {
-        compare(old, new)?;
+    let inputs = Inputs::from(table);
+    let mut costs = Vec::new();
+    pick::evaluate(&inputs, &mut costs);
+    for (row, cost) in table.rows.iter().zip(&costs) {
+        compare(row, &terms::seconds(&inputs.ask, &row.candidate), cost)?;
     }
-    let choice = pick::choose(&again);
-    let winner = choice.map(|(winner, _)| winner);
+    let winner = pick::choose(&inputs, &costs);
     if winner != Some(table.winner) {
         return Err(Mismatch::Winner {
             recorded: table.winner,
             now: winner,
         });
     }
-    let runner_up = choice.and_then(|(_, runner_up)| runner_up);
+    let runner_up = pick::second(&inputs, &costs, table.winner);
     if runner_up != table.runner_up {
         return Err(Mismatch::RunnerUp {
             recorded: table.runner_up,
@@ -191,9 +181,9 @@ pub fn replay(table: &Table) -> Result<(), Mismatch> {
     Ok(())
 }
 
-fn compare(old: &Row, new: &Row) -> Result<(), Mismatch> {
-    let endpoint = || old.name.clone();
-    for (term, (recorded, now)) in TERMS.iter().zip(old.seconds.iter().zip(&new.seconds)) {
+fn compare(row: &Row, seconds: &[f32; TERMS.len()], cost: &Cost) -> Result<(), Mismatch> {
+    let endpoint = || row.name.clone();
+    for (term, (recorded, now)) in TERMS.iter().zip(row.seconds.iter().zip(seconds)) {
         if recorded != now {
             let (recorded, now) = (*recorded, *now);
             return Err(Mismatch::Term {
@@ -204,16 +194,16 @@ fn compare(old: &Row, new: &Row) -> Result<(), Mismatch> {
             });
         }
     }
-    if old.total != new.total {
-        let (recorded, now) = (old.total, new.total);
+    let (recorded, now) = (row.total, cost.total);
+    if recorded != now {
         return Err(Mismatch::Total {
             endpoint: endpoint(),
             recorded,
             now,
         });
     }
-    if old.accepts != new.accepts {
-        let (recorded, now) = (old.accepts, new.accepts);
+    let (recorded, now) = (row.accepts, cost.accepts);
+    if recorded != now {
         return Err(Mismatch::Accepts {
             endpoint: endpoint(),
             recorded,

@@ -63,17 +63,16 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Seconds of work, roughly: to choose who is looked at closely. `request_tokens` is what a
-    /// foreign request in the queue is taken for, `sequence_seconds` what a sequence costs.
-    pub(crate) fn rough_seconds(&self, request_tokens: f32, sequence_seconds: f32) -> f32 {
-        let tokens = self.prefilling_tokens as f32 + self.foreign_waiting * request_tokens;
-        let sequences = self.in_flight as f32 + self.foreign_running;
-        tokens * self.token_seconds + sequences * sequence_seconds
-    }
-
     /// Whether it has been silent for so long that it must hang.
     pub(crate) fn hangs(&self, now: Micros) -> bool {
         self.silence.proves_a_hang(now, self.prefill_seconds())
+    }
+
+    /// No later than the moment at which [`Load::hangs`] becomes true if nothing changes.
+    pub(crate) fn may_hang_at(&self) -> Option<Micros> {
+        // Seconds are rounded in both places: a millisecond is more than they differ by.
+        let at = self.silence.proof_at(self.prefill_seconds())?;
+        Some(Micros(at.0.saturating_sub(1000)))
     }
 
     /// Seconds to compute all that is booked, as believed at the last choice.

@@ -99,6 +99,12 @@ impl Silence {
         self.streams >= SILENT_STREAMS && is_overdue(self.since, now, prefill_seconds)
     }
 
+    /// The earliest moment at which the silence can prove a hang; `None` while too few wait.
+    pub(crate) fn proof_at(&self, prefill_seconds: f32) -> Option<Micros> {
+        let seconds = SILENCE_SECONDS + SILENCE_SHARE * prefill_seconds;
+        (self.streams >= SILENT_STREAMS).then(|| self.since.plus_seconds(seconds))
+    }
+
     /// Whether a request that was sent at `dispatched` and given up now has waited too long, with
     /// no sign of life meanwhile.
     pub(crate) fn was_overdue(
@@ -119,7 +125,7 @@ impl Health {
     /// Health at `now`.
     pub(crate) fn standing(&self, now: Micros) -> Standing {
         match &self.ejection {
-            None if self.marks_at(now) == 0 => Standing::Up,
+            None if self.marks == 0 || self.marks_at(now) == 0 => Standing::Up,
             None => Standing::Suspect,
             Some(ejection) => {
                 let busy = ejection
@@ -133,6 +139,15 @@ impl Health {
                 }
             }
         }
+    }
+
+    /// When it may be tried out; `None` when it is not ejected.
+    pub(crate) fn trial_at(&self) -> Option<Micros> {
+        let Ejection {
+            trial_at, trial, ..
+        } = self.ejection?;
+        let over = trial.map_or(trial_at, |began| began.plus_seconds(TRIAL_SECONDS));
+        Some(trial_at.max(over))
     }
 
     pub(crate) fn is_ejected(&self) -> bool {

@@ -17,6 +17,7 @@ pub(crate) type NameId = u32;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Slots {
     words: Vec<u64>,
+    count: u32,
 }
 
 impl Slots {
@@ -25,8 +26,19 @@ impl Slots {
         if present && word >= self.words.len() {
             self.words.resize(word + 1, 0);
         }
-        if let Some(word) = self.words.get_mut(word) {
-            *word = if present { *word | bit } else { *word & !bit };
+        let Some(word) = self.words.get_mut(word) else {
+            return;
+        };
+        match (present, *word & bit != 0) {
+            (true, false) => {
+                *word |= bit;
+                self.count += 1;
+            }
+            (false, true) => {
+                *word &= !bit;
+                self.count -= 1;
+            }
+            _ => {}
         }
     }
 
@@ -37,10 +49,52 @@ impl Slots {
 
     pub(crate) fn clear(&mut self) {
         self.words.clear();
+        self.count = 0;
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+        self.count == 0
+    }
+
+    /// In ascending order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let words = self.words.iter().enumerate();
+        words.flat_map(|(at, word)| {
+            let mut rest = *word;
+            core::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros())?;
+                rest &= rest - 1;
+                Some(at as u32 * 64 + bit)
+            })
+        })
+    }
+
+    /// Adds all of `other`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.add_words(other.words.iter().copied());
+    }
+
+    /// Adds all below `end` that are not in `other`.
+    pub(crate) fn add_missing(&mut self, other: &Self, end: u32) {
+        let words = other.words.iter().copied().chain(core::iter::repeat(0));
+        let count = end.div_ceil(64) as usize;
+        self.add_words(words.map(|word| !word).take(count));
+    }
+
+    fn add_words(&mut self, words: impl Iterator<Item = u64>) {
+        for (at, more) in words.enumerate() {
+            if at >= self.words.len() {
+                self.words.push(0);
+            }
+            if let Some(word) = self.words.get_mut(at) {
+                self.count += (more & !*word).count_ones();
+                *word |= more;
+            }
+        }
     }
 }
 

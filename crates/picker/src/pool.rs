@@ -18,20 +18,20 @@ pub use members::Synced;
 
 use crate::ask::{Arrival, Ask, Cause, Ticket, Wake, Why};
 use crate::books::Books;
-use crate::decision::Table;
 use crate::endpoint::{EndpointId, Load, Member, Presence};
 use crate::flow::Queue;
+use crate::inputs::{Inputs, Roster};
 use crate::micros::Micros;
-use crate::names::Names;
-use crate::pick::Scratch;
-use crate::pick::narrow::{Kept, Rough};
+use crate::names::{NameId, Names};
+use crate::overview::Overview;
+use crate::pick::Cost;
+use crate::pick::narrow::{MOST_CANDIDATES, Shortlist};
 use crate::rates::{Speeds, Trust};
 use crate::spec::PoolSpec;
 use crate::telemetry::{Foreign, KvShare};
-use rand_core::SeedableRng;
-use rand_pcg::Pcg32;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// While requests wait, they are looked at again at least this often, in seconds: progress that
 /// nobody reports, such as the end of an ejection, frees them too.
@@ -41,7 +41,6 @@ const LOOK_AGAIN_SECONDS: f32 = 0.1;
 #[derive(Debug)]
 pub struct Pool {
     spec: PoolSpec,
-    rng: Pcg32,
     turn: u32,
     /// The latest moment that anybody told.
     now: Micros,
@@ -65,7 +64,18 @@ pub struct Pool {
     median_at: Option<Micros>,
     /// First tokens whose lesson is not learnt yet.
     lessons: VecDeque<(Micros, crate::decision::Reservation)>,
-    memory: Memory,
+    /// Nobody can have been silent for too long before this moment.
+    silent_at: Micros,
+    /// What is seen of the pool without its lock.
+    overview: Arc<Overview>,
+    roster: Roster,
+    /// The name that was asked for last.
+    last_name: Option<NameId>,
+    // Memory that is used again by every choice.
+    costs: Vec<Cost>,
+    shortlist: Shortlist,
+    numbers: Vec<f32>,
+    spare: Option<Box<Inputs>>,
 }
 
 /// What requests of this pool are like: moving means.
@@ -92,24 +102,11 @@ impl Default for Means {
     }
 }
 
-/// Memory that is used again by every choice.
-#[derive(Debug, Default)]
-struct Memory {
-    scratch: Scratch,
-    rough: Vec<Rough>,
-    kept: Kept,
-    names: Vec<Option<crate::names::NameId>>,
-    median: Vec<f32>,
-    /// The table of a choice that nobody won.
-    spare: Option<Box<Table>>,
-}
-
 impl Pool {
     /// An empty pool. `seed` decides what chance decides.
     pub fn new(spec: PoolSpec, seed: u64) -> Self {
         Self {
             spec,
-            rng: Pcg32::seed_from_u64(seed),
             turn: 0,
             now: Micros(0),
             loads: Vec::new(),
@@ -129,7 +126,14 @@ impl Pool {
             median: Foreign::default(),
             median_at: None,
             lessons: VecDeque::new(),
-            memory: Memory::default(),
+            silent_at: Micros(u64::MAX),
+            overview: Arc::new(Overview::new(seed)),
+            roster: Roster::default(),
+            last_name: None,
+            costs: Vec::new(),
+            shortlist: Shortlist::default(),
+            numbers: Vec::new(),
+            spare: None,
         }
     }
 
@@ -145,15 +149,37 @@ impl Pool {
         self.wake()
     }
 
+    /// What can be read of the pool by others while somebody holds it; stays the same.
+    pub fn overview(&self) -> Arc<Overview> {
+        self.overview.clone()
+    }
+
+    /// Takes back a record that nobody keeps any more, so that a later decision need not allocate.
+    pub fn reuse(&mut self, record: Box<Inputs>) {
+        let most = 4 * (self.member_count as usize).clamp(4, MOST_CANDIDATES);
+        if record.candidates.capacity() <= most {
+            self.spare = Some(record);
+        }
+    }
+
     /// A request asks for an endpoint: picks and reserves in one step.
     pub fn arrive(&mut self, now: Micros, ask: &Ask<'_>) -> Arrival {
+        self.arrive_in(now, ask, None)
+    }
+
+    /// The same when [`Overview::narrow`] wrote `list` for `ask` before, without the lock.
+    pub fn arrive_among(&mut self, now: Micros, ask: &Ask<'_>, list: &Shortlist) -> Arrival {
+        self.arrive_in(now, ask, Some(list))
+    }
+
+    fn arrive_in(&mut self, now: Micros, ask: &Ask<'_>, list: Option<&Shortlist>) -> Arrival {
         self.tell(now);
         if self.member_count == 0 {
             return Arrival::Refuse(Why::no_endpoints());
         }
         let overtakes = !self.queue.is_empty() && self.queue.is_ahead(ask);
         if !overtakes {
-            match self.decide(ask) {
+            match self.decide(ask, list) {
                 decide::Choice::Go(decision) => return Arrival::Go(decision),
                 decide::Choice::Nobody => return self.refuse(Cause::AllExcluded),
                 decide::Choice::Full => {}

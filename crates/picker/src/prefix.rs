@@ -91,7 +91,7 @@ impl PrefixIndex {
         let mut rest = chain;
         let mut known_holders = 0;
         // Towards the start the holders only grow, so equally many are the same.
-        while out.len() < Held::CAPACITY {
+        while out.len() < Held::CAPACITY && known_holders < self.holders.len() {
             let more = |hash| {
                 Some(self.blocks.holdings(hash)).filter(|holdings| holdings.len() > known_holders)
             };
@@ -441,14 +441,14 @@ impl std::fmt::Debug for PrefixIndex {
 /// `probe` answered. Whoever knows a block knows all before it.
 fn deepest<T>(chain: &[u64], probe: impl Fn(u64) -> Option<T>) -> Option<(usize, T)> {
     let (&first, &last) = (chain.first()?, chain.last()?);
-    let mut known = (1, probe(first)?);
-    if chain.len() == 1 {
-        return Some(known);
-    }
-    // A prompt seen before as a whole is common enough for a question of its own.
+    // A prompt seen before as a whole is common enough to be asked about first.
     if let Some(answer) = probe(last) {
         return Some((chain.len(), answer));
     }
+    if chain.len() == 1 {
+        return None;
+    }
+    let mut known = (1, probe(first)?);
     let mut unknown = chain.len();
     while unknown - known.0 > 1 {
         let depth = usize::midpoint(known.0, unknown);

@@ -156,12 +156,13 @@ impl Line {
         ((predicted - seconds).abs() / scale) as f32
     }
 
-    /// Learns that `x` took `seconds`.
-    fn learn(&mut self, x: f64, seconds: f64) {
-        if !x.is_finite() || !seconds.is_finite() || x < 0.0 || seconds < 0.0 {
+    /// Learns that `x` took `seconds`, where `error` is the relative error of the prediction.
+    fn learn(&mut self, x: f64, seconds: f64, error: f32) {
+        // Both are finite if their sum is.
+        let sound = x >= 0.0 && seconds >= 0.0 && x + seconds <= f64::MAX;
+        if !sound {
             return;
         }
-        let error = self.relative_error(x, seconds);
         blend(&mut self.error, error);
         self.samples = self.samples.saturating_add(1);
         let predicted = self.predict(x);
@@ -363,7 +364,7 @@ impl Learnt {
     /// Returns the relative error of the rates that were gone by.
     pub(crate) fn first_token(&mut self, shared: &mut Speeds, tokens: f32, seconds: f32) -> f32 {
         let (tokens, seconds) = (f64::from(tokens), f64::from(seconds));
-        let by_own = self.own.prefill.relative_error(tokens, seconds);
+        let mut by_own = self.own.prefill.relative_error(tokens, seconds);
         let by_shared = shared.prefill.relative_error(tokens, seconds);
         let gone_by = if self.distinct_prefill && !self.doubted_prefill {
             by_own
@@ -372,10 +373,11 @@ impl Learnt {
         };
         if core::mem::take(&mut self.doubted_prefill) && by_shared < by_own {
             self.forget_prefill(shared);
+            by_own = by_shared;
         }
         blend(&mut self.shared_prefill_error, by_shared);
-        self.own.prefill.learn(tokens, seconds);
-        shared.prefill.learn(tokens, seconds);
+        self.own.prefill.learn(tokens, seconds, by_own);
+        shared.prefill.learn(tokens, seconds, by_shared);
         self.own.refresh();
         shared.refresh();
         let (own, pool) = (&self.own.prefill, self.shared_prefill_error);
@@ -386,14 +388,15 @@ impl Learnt {
     /// Tokens came every `seconds` while `sequences` were computed.
     pub(crate) fn decoded(&mut self, shared: &mut Speeds, sequences: f32, seconds: f32) {
         let (sequences, seconds) = (f64::from(sequences), f64::from(seconds));
-        let by_own = self.own.decode.relative_error(sequences, seconds);
+        let mut by_own = self.own.decode.relative_error(sequences, seconds);
         let by_shared = shared.decode.relative_error(sequences, seconds);
         if core::mem::take(&mut self.doubted_decode) && by_shared < by_own {
             self.forget_decode(shared);
+            by_own = by_shared;
         }
         blend(&mut self.shared_decode_error, by_shared);
-        self.own.decode.learn(sequences, seconds);
-        shared.decode.learn(sequences, seconds);
+        self.own.decode.learn(sequences, seconds, by_own);
+        shared.decode.learn(sequences, seconds, by_shared);
         self.own.refresh();
         shared.refresh();
         let (own, pool) = (&self.own.decode, self.shared_decode_error);

@@ -3,40 +3,31 @@
 //! It has when the first token would come too late, or when its KV cache cannot hold the request.
 //! An endpoint without own requests in flight always accepts: waiting for it would free nothing.
 
-use crate::decision::{Basis, Row, Table};
-use crate::terms::{self, Candidate, TERMS};
+use crate::inputs::Inputs;
+use crate::pick::{Cost, Rule};
+use crate::terms::{AskNumbers, Candidate};
 
-/// Predicted seconds to the first token.
-pub(crate) fn first_token_seconds(seconds: &[f32; TERMS.len()]) -> f32 {
-    let before_first = [terms::QUEUE, terms::PREFILL, terms::ADAPTER];
-    before_first
-        .iter()
-        .filter_map(|index| seconds.get(*index))
-        .sum()
-}
-
-/// Whether the endpoint takes one more request. A request that tries out an ejected endpoint is
+/// Whether the endpoint takes one more request, whose `first_token` would come after so many
+/// seconds. A request that tries out an ejected endpoint is
 /// always taken.
-pub(crate) fn accepts(table: &Table, candidate: &Candidate, seconds: &[f32; TERMS.len()]) -> bool {
-    if table.basis == Basis::Requests || table.trial || candidate.in_flight == 0 {
+#[inline]
+pub(crate) fn accepts(ask: &AskNumbers, rule: Rule, of: &Candidate, first_token: f32) -> bool {
+    if rule.lenient || of.in_flight == 0 {
         return true;
     }
-    let in_time = first_token_seconds(seconds) <= table.saturation_seconds;
-    let ask = &table.ask;
-    let needed = ask.uncached_tokens(candidate.held_blocks) + ask.output_tokens as f32;
-    let fits =
-        candidate.kv_capacity <= 0.0 || candidate.kv_tokens + needed <= candidate.kv_capacity;
+    let in_time = first_token <= rule.saturation_seconds;
+    let fits = of.kv_capacity <= 0.0 || {
+        let needed = ask.uncached_tokens(of.held_blocks) + ask.output_tokens as f32;
+        of.kv_tokens + needed <= of.kv_capacity
+    };
     in_time && fits
 }
 
 /// By how much the first token would come too late at the best candidate, in seconds.
-pub(crate) fn shortage_seconds(table: &Table) -> f32 {
-    let late = |row: &Row| first_token_seconds(&row.seconds) - table.saturation_seconds;
-    table
-        .rows
-        .iter()
-        .map(late)
+pub(crate) fn shortage_seconds(inputs: &Inputs, costs: &[Cost]) -> f32 {
+    let first_tokens = costs.iter().map(|cost| cost.first_token_seconds);
+    first_tokens
         .min_by(f32::total_cmp)
-        .unwrap_or(0.0)
+        .map_or(0.0, |soonest| soonest - inputs.saturation_seconds)
         .max(0.0)
 }

@@ -198,12 +198,16 @@ impl Telemetry {
         self.believed_at.map(|at| now.seconds_since(at))
     }
 
-    /// 1 for a fresh report, 0 for none.
-    fn belief(&self, now: Micros) -> f32 {
-        let Some(age) = self.age_seconds(now) else {
-            return 0.0;
-        };
-        (1.0 - (age - FRESH_SECONDS) / (FADED_SECONDS - FRESH_SECONDS)).clamp(0.0, 1.0)
+    /// How far the last report counts at `now`: 1 for a fresh report, 0 for none.
+    pub(crate) fn belief(&self, now: Micros) -> f32 {
+        match self.age_seconds(now) {
+            None => 0.0,
+            Some(age) if age <= FRESH_SECONDS => 1.0,
+            Some(age) => {
+                let faded = (age - FRESH_SECONDS) / (FADED_SECONDS - FRESH_SECONDS);
+                (1.0 - faded).max(0.0)
+            }
+        }
     }
 
     pub(crate) fn is_fresh(&self, now: Micros) -> bool {
@@ -211,9 +215,14 @@ impl Telemetry {
             .is_some_and(|age| age <= FRESH_SECONDS)
     }
 
-    /// Load of others at `now`, where `median` is that of the pool's members.
-    pub(crate) fn foreign(&self, now: Micros, median: Foreign) -> Foreign {
-        let belief = self.belief(now);
+    /// Load of others, as far as the report is believed; `median` is that of the pool's members.
+    pub(crate) fn foreign(&self, belief: f32, median: Foreign) -> Foreign {
+        if belief == 0.0 {
+            return median;
+        }
+        if belief == 1.0 {
+            return self.foreign;
+        }
         let fade = |last: f32, median: f32| last * belief + median * (1.0 - belief);
         Foreign {
             waiting: fade(self.foreign.waiting, median.waiting),
@@ -228,7 +237,7 @@ impl Telemetry {
     }
 
     /// KV tokens that all requests are expected to fill, when `own` are booked.
-    pub(crate) fn kv_tokens(&self, now: Micros, own: u64, share: KvShare) -> f32 {
-        share.of(own) + self.foreign_kv_tokens * self.belief(now)
+    pub(crate) fn kv_tokens(&self, belief: f32, own: u64, share: KvShare) -> f32 {
+        share.of(own) + self.foreign_kv_tokens * belief
     }
 }

@@ -17,13 +17,26 @@ use crate::health::Standing;
 use crate::rates::Rates;
 use serde::{Deserialize, Serialize};
 
-/// All terms; their sum is the cost of a candidate.
-pub const TERMS: [&dyn CostTerm; 5] = [
-    &queue::Queue,
-    &prefill::Prefill,
-    &decode::Decode,
-    &adapter::AdapterLoad,
-    &reuse::Reuse,
+/// The list of terms, and the code that asks each: static, so that a choice calls nothing.
+macro_rules! terms {
+    ($($term:expr),* $(,)?) => {
+        /// All terms; their sum is the cost of a candidate.
+        pub const TERMS: [&dyn CostTerm; [$(stringify!($term)),*].len()] = [$(&$term),*];
+
+        /// Seconds of each term, in the order of [`TERMS`].
+        #[inline]
+        pub(crate) fn seconds(ask: &AskNumbers, of: &Candidate) -> [f32; TERMS.len()] {
+            [$($term.seconds(ask, of)),*]
+        }
+    };
+}
+
+terms![
+    queue::Queue,
+    prefill::Prefill,
+    decode::Decode,
+    adapter::AdapterLoad,
+    reuse::Reuse,
 ];
 
 /// Where terms stand in [`TERMS`] that saturation is judged by.
@@ -35,8 +48,8 @@ pub(crate) const ADAPTER: usize = 3;
 pub trait CostTerm: core::fmt::Debug + Sync {
     /// One word, for people.
     fn name(&self) -> &'static str;
-    /// How much later tokens arrive, in seconds, never negative: one number per candidate.
-    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]);
+    /// How much later tokens arrive if the candidate takes the request, in seconds, never negative.
+    fn seconds(&self, ask: &AskNumbers, candidate: &Candidate) -> f32;
 }
 
 /// The numbers of a request that the terms read.
@@ -58,6 +71,7 @@ pub struct AskNumbers {
 
 impl AskNumbers {
     /// Tokens of the prompt that an endpoint with `held_blocks` has cached.
+    #[inline]
     pub fn cached_tokens(&self, held_blocks: u32) -> f32 {
         let held = held_blocks.min(self.blocks);
         self.prompt_tokens as f32 * (held as f32 / self.blocks.max(1) as f32)
@@ -65,6 +79,7 @@ impl AskNumbers {
 
     /// Tokens that an endpoint with `held_blocks` must compute: at least 1, the engine always
     /// computes the last one (vLLM `kv_cache_manager.py`, `get_computed_blocks`).
+    #[inline]
     pub fn uncached_tokens(&self, held_blocks: u32) -> f32 {
         (self.prompt_tokens as f32 - self.cached_tokens(held_blocks)).max(1.0)
     }
@@ -111,6 +126,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Sequences that it computes or will compute: own and foreign.
+    #[inline]
     pub fn sequences(&self) -> f32 {
         self.in_flight as f32 + self.foreign_running + self.foreign_waiting
     }

@@ -6,10 +6,14 @@
 
 use crate::exchange::Exchange;
 use crate::worker::Local;
-use http1::ResponseHead;
+use http1::{FieldName, ResponseHead};
 
 /// The name by which routes match on the model (Gateway API inference extension, body-based routing).
-pub(crate) const MODEL_NAME: &str = "x-gateway-model-name";
+pub(crate) const MODEL_NAME: FieldName = FieldName::new("x-gateway-model-name");
+const REQUEST_ID: FieldName = FieldName::new("x-request-id");
+const ENDPOINT: FieldName = FieldName::new("x-penstock-endpoint");
+const DECISION: FieldName = FieldName::new("x-penstock-decision");
+const OVERHEAD: FieldName = FieldName::new("x-penstock-overhead-us");
 /// The objective that a request asks for (inference extension).
 const OBJECTIVES: [&str; 2] = [
     "x-gateway-inference-objective",
@@ -27,14 +31,13 @@ const MOST_ID_BYTES: usize = 128;
 /// Takes a request in: removes what only a gateway may say, gives it an identity.
 pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     let mut reserved: Vec<String> = Vec::new();
-    let (mut id, mut objective, mut named) = (None, None, false);
+    let (mut id, mut objective) = (None, None);
     for (name, value) in x.head.raw_fields() {
         // All names that matter here begin with an x: one comparison for most fields.
         if name.len() < 11 || !matches!(name.first(), Some(b'x' | b'X')) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"x-request-id") {
-            named = true;
             id = id.or_else(|| usable_id(value));
         } else if OBJECTIVES
             .iter()
@@ -53,11 +56,8 @@ pub(crate) fn admit(local: &Local, x: &mut Exchange) {
     if !known {
         push_hex(local.draw(), &mut x.id);
         push_hex(local.draw(), &mut x.id);
-        if named {
-            // Not beside what the client sent, which nobody can use.
-            x.head.remove("x-request-id");
-        }
-        x.head.add("x-request-id", x.id.as_bytes());
+        // In place of what the client sent, which nobody can use.
+        x.head.put(REQUEST_ID, x.id.as_bytes());
     }
 }
 
@@ -68,7 +68,9 @@ fn starts_with(name: &[u8], prefix: &str) -> bool {
 
 fn usable_id(id: &[u8]) -> Option<&str> {
     let usable = !id.is_empty() && id.len() <= MOST_ID_BYTES;
-    let graphic = usable && id.iter().all(|byte| byte.is_ascii_graphic());
+    // Neither quote nor backslash: the access log writes it as it is.
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+    let graphic = usable && id.iter().all(plain);
     if graphic {
         std::str::from_utf8(id).ok()
     } else {
@@ -77,20 +79,22 @@ fn usable_id(id: &[u8]) -> Option<&str> {
 }
 
 fn push_hex(number: u64, out: &mut String) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |at: usize| {
-        DIGITS
-            .get((number >> (60 - 4 * at)) as usize & 0xf)
-            .copied()
-    };
-    let text: [u8; 16] = std::array::from_fn(|at| digit(at).unwrap_or(b'0'));
-    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
+    for half in [number >> 32, number & 0xffff_ffff] {
+        // Each nibble into a byte of its own, then all eight into digits at once.
+        let spread = (half | half << 16) & 0x0000_ffff_0000_ffff;
+        let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+        let spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+        let offset = u64::from(b'a' - b'0' - 10);
+        let digits = spread + 0x3030_3030_3030_3030 + letters * offset;
+        out.push_str(std::str::from_utf8(&digits.to_be_bytes()).unwrap_or_default());
+    }
 }
 
 /// What every response carries: the request's id and, where told to, how it was served.
 pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
-    if head.get("x-request-id").is_none() {
-        head.set("x-request-id", x.id.as_bytes());
+    if head.get(REQUEST_ID.as_str()).is_none() {
+        head.put(REQUEST_ID, x.id.as_bytes());
     }
     if let Some(rule) = &x.rule {
         crate::policies::headers::edit_response(&rule.filters.response_headers, head);
@@ -103,16 +107,27 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
     }
     if let Some(attempt) = x.attempts.last() {
         let mut number = itoa::Buffer::new();
-        head.set("x-penstock-endpoint", attempt.name.as_bytes());
-        head.set("x-penstock-decision", number.format(x.decision).as_bytes());
-        head.set(
-            "x-penstock-overhead-us",
-            number.format(x.overhead_us()).as_bytes(),
-        );
+        head.put(ENDPOINT, attempt.name.as_bytes());
+        head.put(DECISION, number.format(x.decision).as_bytes());
+        head.put(OVERHEAD, number.format(x.overhead_us()).as_bytes());
     }
 }
 
 /// The fields that our own answers carry.
 pub(crate) fn own_fields(x: &Exchange) -> [(&'static str, &str); 1] {
-    [("x-request-id", &x.id)]
+    [(REQUEST_ID.as_str(), &x.id)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_become_sixteen_hexadecimal_digits() {
+        for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
+            let mut text = String::new();
+            push_hex(number, &mut text);
+            assert_eq!(text, format!("{number:016x}"));
+        }
+    }
 }

@@ -180,13 +180,18 @@ impl WorkerMetrics {
 
     fn series(&self, exchange: &Exchange) -> Arc<Series> {
         let pool = exchange.pool.as_ref().map_or("", |pool| &**pool.name());
+        // Only names that were known once have a series of their own.
+        let asked = hash(pool, &exchange.model);
+        let mut known = self.known.borrow_mut();
+        if let Some(series) = known.get(&asked) {
+            return series.clone();
+        }
         let model = match &exchange.pool {
             Some(pool) if pool.knows_model(&exchange.model) => exchange.model.as_str(),
             _ if exchange.model.is_empty() => "",
             _ => "other",
         };
         let key = hash(pool, model);
-        let mut known = self.known.borrow_mut();
         if let Some(series) = known.get(&key) {
             return series.clone();
         }

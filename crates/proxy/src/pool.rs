@@ -19,9 +19,11 @@ use decisions::Decisions;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
 use picker::{
-    Arrival, Ask, EndpointId, Held, MemberSpec, PoolSpec, PrefixIndex, Ticket, Wake, Why,
+    Arrival, Ask, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex, Shortlist, Ticket,
+    Wake, Why,
 };
 use rustc_hash::FxHashMap;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Blocks of 512 bytes that a pool's prefix index may hold: 16 GiB of prompt text.
 const MOST_PREFIX_BLOCKS: usize = 1 << 20;
+
+thread_local! {
+    /// Memory for narrowing, used again by every pick.
+    static SHORTLIST: RefCell<Shortlist> = RefCell::default();
+}
 
 static NEXT_ENDPOINT: AtomicU64 = AtomicU64::new(1);
 
@@ -109,6 +116,8 @@ pub(crate) struct Pool {
     /// An InferencePool, as opposed to a Service.
     pub(crate) inference: bool,
     state: Mutex<picker::Pool>,
+    /// What can be read of `state` without its lock.
+    overview: Arc<Overview>,
     prefixes: RwLock<PrefixIndex>,
     endpoints: ArcSwap<FxHashMap<EndpointId, Arc<Endpoint>>>,
     waiting: Mutex<FxHashMap<Ticket, oneshot::Sender<Arrival>>>,
@@ -134,10 +143,12 @@ impl Pool {
         seed: u64,
         decisions: Arc<Decisions>,
     ) -> Self {
+        let state = picker::Pool::new(spec.clone(), seed);
         Self {
             name: spec.name.as_str().into(),
             inference,
-            state: Mutex::new(picker::Pool::new(spec.clone(), seed)),
+            overview: state.overview(),
+            state: Mutex::new(state),
             prefixes: RwLock::new(PrefixIndex::new(MOST_PREFIX_BLOCKS)),
             endpoints: ArcSwap::default(),
             waiting: Mutex::default(),
@@ -249,10 +260,23 @@ impl Pool {
         self.prefixes.write().correct(endpoint, chain, blocks);
     }
 
-    /// Asks for an endpoint; picks and reserves in one step.
+    /// Asks for an endpoint. A long list of members is narrowed first, without the lock; pick and
+    /// reservation are one step under it.
     pub(crate) fn arrive(self: &Arc<Self>, ask: &Ask<'_>) -> Step {
+        SHORTLIST.with_borrow_mut(|list| {
+            self.overview.narrow(clock::coarse(), ask, list);
+            self.arrive_among(ask, list)
+        })
+    }
+
+    fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist) -> Step {
+        let record = decisions::spare();
+        let now = clock::now();
         let mut state = self.state.lock();
-        match state.arrive(clock::now(), ask) {
+        if let Some(record) = record {
+            state.reuse(record);
+        }
+        match state.arrive_among(now, ask, list) {
             Arrival::Go(decision) => {
                 drop(state);
                 self.go(decision)

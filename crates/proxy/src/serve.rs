@@ -113,7 +113,7 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
         x.model.push_str(&model);
-        x.head.add(headers::MODEL_NAME, x.model.as_bytes());
+        x.head.put(headers::MODEL_NAME, x.model.as_bytes());
     }
     x.peek = Some(peek);
     Ok(())

@@ -9,7 +9,7 @@ const NAMES: &[(&str, Kind)] = &[
     ("upgrade", Kind::Upgrade),
     ("connection", Kind::Connection),
     ("keep-alive", Kind::Hop),
-    ("content-type", Kind::Kept),
+    ("content-type", Kind::ContentType),
     ("authorization", Kind::Kept),
     ("content-length", Kind::ContentLength),
     ("http2-settings", Kind::Hop),
@@ -56,4 +56,17 @@ fn knows_the_characters_of_tokens() {
     let expected = "!#$%&'*+-.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ^_`abcdefghijklmnopqrstuvwxyz|~";
     assert_eq!(String::from_utf8(tokens).as_deref(), Ok(expected));
     assert!(is_token(b"GET") && !is_token(b"") && !is_token(b"a b"));
+}
+
+#[test]
+fn finds_a_control_character_anywhere_in_a_value() {
+    for length in 0..20 {
+        for at in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut value = vec![0xFF - (length as u8); length];
+                value[at] = byte;
+                assert_eq!(has_control(&value), is_control(byte), "{value:?}");
+            }
+        }
+    }
 }

@@ -35,6 +35,16 @@ pub(crate) struct Nest {
     escaped: u64,
 }
 
+impl Nest {
+    /// Behind a complete member of an object that was opened before.
+    pub(crate) fn inside() -> Self {
+        Self {
+            depth: 1,
+            ..Self::default()
+        }
+    }
+}
+
 /// What became of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Skipped {

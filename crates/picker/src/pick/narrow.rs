@@ -1,169 +1,224 @@
 //! From a long list of members to at most [`MOST_CANDIDATES`]: who may win.
 //!
 //! Those that hold most of the prompt, those that have the adapter, the least loaded, and a few at
-//! random, so that nobody is overlooked for ever. One pass and one selection, no sorting.
+//! random, so that nobody is overlooked for ever. One pass and one selection, no sorting. It reads
+//! the [`Overview`], so that it needs no lock; the pool drops who has left meanwhile.
 
+use crate::ask::Ask;
+use crate::endpoint::EndpointId;
+use crate::micros::Micros;
 use crate::names::Slots;
-use rand_core::Rng;
+use crate::overview::{Overview, Seat};
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg32;
 
 /// Endpoints that are compared at most.
 pub(crate) const MOST_CANDIDATES: usize = 64;
-/// Of those, by the blocks that they hold.
-const HOLDERS: usize = 16;
-/// Of those, because the adapter is loaded there.
+/// Names of a request that are compared; further ones are not looked at.
+pub(crate) const MOST_TARGETS: usize = 16;
+/// Of the candidates, because the adapter is loaded there.
 const WITH_ADAPTER: usize = 12;
-/// Of those, at random.
+/// Of the candidates, at random.
 const RANDOM: usize = 8;
 
-/// What is known of one endpoint before the choice.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rough {
-    pub(crate) slot: u32,
-    /// Seconds of work, roughly.
-    pub(crate) load_seconds: f32,
-    pub(crate) held_blocks: u32,
-    pub(crate) has_adapter: bool,
-}
-
-/// The endpoints that are kept; memory that is used again.
+/// Who is worth a close look; memory that is used again. Empty: all members.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    /// In ascending order once all are in.
-    pub(crate) slots: Vec<u32>,
+pub struct Shortlist {
+    /// In the order of their slots.
+    pub(crate) picks: Vec<EndpointId>,
+    /// An ejected endpoint that may be tried out.
+    pub(crate) trial: Option<EndpointId>,
+    /// Endpoints that could serve.
+    pub(crate) considered: u32,
     marks: Slots,
+    able: Able,
+    usable: Vec<u64>,
+    ejected: Vec<u64>,
 }
 
-impl Kept {
-    /// Keeps this one alone.
-    pub(crate) fn only(&mut self, slot: u32) {
-        self.clear();
-        self.slots.push(slot);
+/// Who is able to serve the names of a request, and who has them loaded.
+#[derive(Debug, Default)]
+struct Able {
+    anyone: bool,
+    serving: Slots,
+    loaded: Slots,
+}
+
+impl Able {
+    fn find(&mut self, overview: &Overview, ask: &Ask<'_>) {
+        self.anyone = false;
+        self.serving.clear();
+        self.loaded.clear();
+        let names = overview.names();
+        for name in ask.names().take(MOST_TARGETS) {
+            let Some(name) = names.find(name).and_then(|id| names.get(id)) else {
+                self.anyone = true;
+                continue;
+            };
+            self.anyone |= name.announced.is_empty();
+            self.serving.add(&name.announced);
+            self.loaded.add(&name.loaded);
+        }
+        if !self.anyone {
+            self.serving.add_missing(&names.said, overview.slots());
+        }
     }
 
-    fn clear(&mut self) {
-        self.slots.clear();
-        self.marks.clear();
+    fn serves(&self, slot: u32) -> bool {
+        self.anyone || self.serving.contains(slot)
+    }
+}
+
+impl Shortlist {
+    pub(crate) fn clear(&mut self) {
+        self.picks.clear();
+        self.trial = None;
+        self.considered = 0;
+    }
+}
+
+/// Order of the candidates: by load, among equals from another slot on each time.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    first: u32,
+    slots: u32,
+}
+
+impl Turn {
+    fn key(self, slot: u32, seconds: f32) -> u64 {
+        let place = if slot >= self.first {
+            slot - self.first
+        } else {
+            slot + self.slots - self.first
+        };
+        // Numbers that are not negative are in the order of their bits.
+        u64::from(seconds.max(0.0).to_bits()) << 32 | u64::from(place)
     }
 
-    fn push(&mut self, slot: u32) {
-        if !self.marks.contains(slot) {
-            self.marks.set(slot, true);
-            self.slots.push(slot);
+    fn slot(self, key: u64) -> u32 {
+        let slot = u64::from(key as u32) + u64::from(self.first);
+        let slots = u64::from(self.slots);
+        (if slot >= slots { slot - slots } else { slot }) as u32
+    }
+}
+
+/// Writes who is worth a close look to `list`.
+pub(crate) fn narrow(overview: &Overview, now: Micros, ask: &Ask<'_>, list: &mut Shortlist) {
+    let draw = overview.draw();
+    let slots = overview.slots().max(1);
+    let turn = Turn {
+        first: (draw % u64::from(slots)) as u32,
+        slots,
+    };
+    list.able.find(overview, ask);
+    look(overview, (now, turn), ask, list);
+    list.considered = (list.usable.len() + list.ejected.len()) as u32;
+    let panic = list.usable.is_empty();
+    if panic {
+        core::mem::swap(&mut list.usable, &mut list.ejected);
+        list.trial = None;
+    }
+    choose(overview, (ask, draw), (turn, panic), list);
+}
+
+/// Finds all that could serve.
+fn look(overview: &Overview, (now, turn): (Micros, Turn), ask: &Ask<'_>, list: &mut Shortlist) {
+    let scale = overview.scale();
+    list.usable.clear();
+    list.ejected.clear();
+    for (slot, seat) in overview.seats().enumerate() {
+        let slot = slot as u32;
+        let Some(endpoint) = could_serve(seat, slot, ask, &list.able) else {
+            continue;
+        };
+        let key = turn.key(slot, seat.rough_seconds(scale));
+        match seat.trial_at() {
+            None => list.usable.push(key),
+            Some(at) => {
+                list.ejected.push(key);
+                if at <= now && list.trial.is_none() && !ask.is_retry {
+                    list.trial = Some(endpoint);
+                }
+            }
         }
     }
 }
 
-/// Narrows `all` to the endpoints in `kept`. `turn` says where to begin among equals.
-pub(crate) fn narrow(all: &mut [Rough], turn: u32, rng: &mut impl Rng, kept: &mut Kept) {
-    kept.clear();
-    if all.len() <= MOST_CANDIDATES {
-        kept.slots.extend(all.iter().map(|rough| rough.slot));
-        return;
+fn could_serve(seat: &Seat, slot: u32, ask: &Ask<'_>, able: &Able) -> Option<EndpointId> {
+    let generation = seat.member()?;
+    let endpoint = EndpointId { slot, generation };
+    let tried = !ask.exclude.is_empty() && ask.exclude.contains(&endpoint);
+    (!tried && able.serves(slot)).then_some(endpoint)
+}
+
+/// Chooses among `list.usable`.
+fn choose(
+    overview: &Overview,
+    (ask, draw): (&Ask<'_>, u64),
+    (turn, panic): (Turn, bool),
+    list: &mut Shortlist,
+) {
+    let Shortlist {
+        picks,
+        marks,
+        able,
+        usable,
+        ..
+    } = list;
+    marks.clear();
+    let mut count = 0;
+    let mut keep = |slot: u32| {
+        if !marks.contains(slot) {
+            marks.set(slot, true);
+            count += 1;
+        }
+    };
+    for (endpoint, _) in ask.held.iter() {
+        let seat = overview.seat(endpoint.slot);
+        let usable = |seat: &Seat| panic || seat.trial_at().is_none();
+        if let Some(seat) = seat.filter(|seat| usable(seat))
+            && could_serve(seat, endpoint.slot, ask, able) == Some(endpoint)
+        {
+            keep(endpoint.slot);
+        }
     }
-    let count = all.len();
-    all.rotate_left(turn as usize % count);
-    take(all, HOLDERS, kept, |rough| {
-        (rough.held_blocks > 0).then_some(-(rough.held_blocks as f32))
-    });
-    take(all, WITH_ADAPTER, kept, |rough| {
-        rough.has_adapter.then_some(rough.load_seconds)
-    });
+    if !able.loaded.is_empty() {
+        let mut least = [u64::MAX; WITH_ADAPTER];
+        let with_adapter = |key: &&u64| able.loaded.contains(turn.slot(**key));
+        for key in usable.iter().filter(with_adapter) {
+            keep_least(&mut least, *key);
+        }
+        let found = least.iter().filter(|key| **key < u64::MAX);
+        found.for_each(|key| keep(turn.slot(*key)));
+    }
+    let mut chance = Pcg32::seed_from_u64(draw);
     for _ in 0..RANDOM {
-        let index = (u64::from(rng.next_u32()) * count as u64) >> 32;
-        if let Some(rough) = all.get(index as usize) {
-            kept.push(rough.slot);
+        let at = (u64::from(chance.next_u32()) * usable.len() as u64) >> 32;
+        if let Some(key) = usable.get(at as usize) {
+            keep(turn.slot(*key));
         }
     }
-    let rest = MOST_CANDIDATES - kept.slots.len().min(MOST_CANDIDATES);
-    all.select_nth_unstable_by(rest.min(count - 1), |a, b| {
-        a.load_seconds.total_cmp(&b.load_seconds)
-    });
-    for rough in all.iter().take(rest) {
-        kept.push(rough.slot);
+    let rest = MOST_CANDIDATES - count.min(MOST_CANDIDATES);
+    if rest < usable.len() {
+        usable.select_nth_unstable(rest);
+    }
+    for key in usable.iter().take(rest) {
+        marks.set(turn.slot(*key), true);
     }
     // Candidates stand in the order of their slots, as in a short list.
-    kept.slots.sort_unstable();
+    picks.extend(marks.iter().filter_map(|slot| overview.endpoint(slot)));
 }
 
-/// Keeps the `most` endpoints with the least key; those without a key are passed over.
-fn take(all: &[Rough], most: usize, kept: &mut Kept, key: impl Fn(&Rough) -> Option<f32>) {
-    let mut best = [(f32::INFINITY, u32::MAX); HOLDERS];
-    let most = most.min(HOLDERS);
-    let mut filled = 0;
-    for rough in all {
-        let Some(key) = key(rough) else { continue };
-        if filled < most {
-            if let Some(place) = best.get_mut(filled) {
-                *place = (key, rough.slot);
-                filled += 1;
-            }
-            continue;
+/// Keeps the least keys that were seen, in order.
+fn keep_least(least: &mut [u64; WITH_ADAPTER], key: u64) {
+    let place = least.partition_point(|other| *other < key);
+    if place < WITH_ADAPTER {
+        least.copy_within(place..WITH_ADAPTER - 1, place + 1);
+        if let Some(place) = least.get_mut(place) {
+            *place = key;
         }
-        let worst = best
-            .iter_mut()
-            .take(most)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some(worst) = worst
-            && key < worst.0
-        {
-            *worst = (key, rough.slot);
-        }
-    }
-    for (_, slot) in best.iter().take(filled) {
-        kept.push(*slot);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand_core::SeedableRng;
-    use rand_pcg::Pcg32;
-
-    fn rough(slot: u32) -> Rough {
-        let load_seconds = ((slot * 7919) % 1000) as f32;
-        Rough {
-            slot,
-            load_seconds,
-            held_blocks: 0,
-            has_adapter: false,
-        }
-    }
-
-    #[test]
-    fn keeps_holders_adapters_and_the_least_loaded() {
-        let mut all: Vec<Rough> = (0..1000).map(rough).collect();
-        for slot in [3, 500, 999] {
-            all[slot].held_blocks = 7;
-            all[slot].load_seconds = 1e6;
-        }
-        all[77].has_adapter = true;
-        all[77].load_seconds = 1e6;
-        let idle = all
-            .iter()
-            .find(|rough| rough.load_seconds == 0.0)
-            .unwrap()
-            .slot;
-        let mut kept = Kept::default();
-        narrow(&mut all, 123, &mut Pcg32::seed_from_u64(1), &mut kept);
-        let kept = kept.slots;
-        assert!(
-            kept.len() <= MOST_CANDIDATES && kept.len() > 50,
-            "{}",
-            kept.len()
-        );
-        for slot in [3, 500, 999, 77, idle] {
-            assert!(kept.contains(&slot), "{slot} in {kept:?}");
-        }
-        assert!(kept.is_sorted());
-    }
-
-    #[test]
-    fn keeps_a_short_list_whole() {
-        let mut all: Vec<Rough> = (0..64).map(rough).collect();
-        let mut kept = Kept::default();
-        narrow(&mut all, 5, &mut Pcg32::seed_from_u64(1), &mut kept);
-        let kept = kept.slots;
-        assert_eq!(kept, (0..64).collect::<Vec<_>>());
-    }
-}
+mod tests;

@@ -1,19 +1,21 @@
-//! The table of a choice: the request's and each candidate's numbers; and the winner's booking.
+//! The inputs of a choice: the request's and each candidate's numbers; and the winner's booking.
 //!
 //! Everything that a cost can depend on is read here and written down, once.
 
-use super::Memory;
 use super::Pool;
-use super::decide::Field;
+use super::decide::{Field, Seen, Wanted};
 use crate::ask::Ask;
 use crate::books::{Booking, Lesson};
-use crate::decision::{Basis, Decision, Row, Table};
+use crate::decision::{Basis, Decision};
 use crate::endpoint::{EndpointId, Load, Member};
+use crate::health::Standing;
+use crate::inputs::Inputs;
 use crate::names::NameId;
+use crate::pick::narrow::MOST_CANDIDATES;
 use crate::rates::Rates;
-use crate::saturation;
 use crate::spec::Profile;
-use crate::terms::{ADAPTER, Adapter, AskNumbers, Candidate, TERMS};
+use crate::terms::{Adapter, AskNumbers, Candidate};
+use std::sync::Arc;
 
 /// Adapters that an engine is taken to hold when it does not say: few, so that a load is expected
 /// rather than forgotten.
@@ -26,50 +28,31 @@ pub(super) const LOAD_PRIOR_SECONDS: f32 = 0.5;
 const DOUBTED_AFTER: u32 = 8;
 
 impl Pool {
-    pub(super) fn empty_table() -> Table {
-        Table {
-            at: crate::Micros(0),
-            basis: Basis::Seconds,
-            error: 0.0,
-            saturation_seconds: 0.0,
-            turn: 0,
-            panic: false,
-            trial: false,
-            considered: 0,
-            ask: AskNumbers::default(),
-            targets: Vec::new(),
-            rows: Vec::new(),
-            winner: 0,
-            runner_up: None,
-        }
-    }
-
-    pub(super) fn fill(&mut self, table: &mut Table, ask: &Ask<'_>, field: Field, of: &Memory) {
-        table.at = self.now;
-        table.basis = match self.spec.profile {
+    /// Fills in all but the candidates, which are there.
+    pub(super) fn fill(&self, inputs: &mut Inputs, ask: &Ask<'_>, field: Field) {
+        inputs.at = self.now;
+        inputs.basis = match self.spec.profile {
             Profile::LeastRequests => Basis::Requests,
             Profile::Cost if self.trust.trusted => Basis::Seconds,
             Profile::Cost => Basis::TokensInFlight,
         };
-        table.error = self.trust.error;
-        table.saturation_seconds = self.spec.saturation_seconds;
-        table.turn = self.turn;
-        (table.panic, table.trial) = (field.panic, field.trial);
-        table.considered = field.considered;
-        table.ask = self.numbers(ask);
-        table.targets.clear();
+        inputs.error = self.trust.error;
+        inputs.saturation_seconds = self.spec.saturation_seconds;
+        inputs.turn = self.turn;
+        (inputs.panic, inputs.trial) = (field.panic, field.trial);
+        inputs.considered = field.considered;
+        inputs.ask = self.numbers(ask);
+        inputs.targets.clear();
         if ask.targets.len() > 1 {
-            table.targets.extend(ask.names().map(str::to_owned));
+            inputs.targets.extend(ask.names().map(str::to_owned));
         }
-        table.rows.clear();
-        table.rows.reserve_exact(of.kept.slots.len());
-        let least = self.least_in_flight(&of.names);
-        for slot in &of.kept.slots {
-            self.candidates_of(*slot, ask, (&of.names, least), table);
+        if !Arc::ptr_eq(&inputs.roster, &self.roster) {
+            inputs.roster = self.roster.clone();
         }
-        self.trust_the_doubted(&mut table.rows);
-        let held = table.rows.iter().map(|row| row.candidate.held_blocks);
-        table.ask.best_held_blocks = held.max().unwrap_or(0);
+        if field.doubted {
+            self.trust_the_doubted(&mut inputs.candidates);
+        }
+        inputs.ask.best_held_blocks = note_held(ask, &mut inputs.candidates);
     }
 
     fn numbers(&self, ask: &Ask<'_>) -> AskNumbers {
@@ -95,62 +78,96 @@ impl Pool {
             .map_or(0, |name| name.in_flight)
     }
 
-    /// Adds a row per target that the endpoint serves.
-    fn candidates_of(
-        &mut self,
-        slot: u32,
-        ask: &Ask<'_>,
-        (names, least): (&[Option<NameId>], u32),
-        table: &mut Table,
+    /// Adds a candidate per target that the endpoint serves, if it may serve at all.
+    #[inline]
+    pub(super) fn close_look(
+        &self,
+        (slot, load, member): (u32, &Load, &Member),
+        wanted: &Wanted<'_>,
+        out: &mut Vec<Candidate>,
+        seen: &mut Seen,
     ) {
-        let at = slot as usize;
-        let Some(member) = self.members.get(at) else {
-            return;
+        let id = EndpointId {
+            slot,
+            generation: load.generation,
         };
-        let Some(load) = self.loads.get(at) else {
+        if !self.may_serve(id, load.presence, wanted) {
             return;
-        };
-        let common = self.common(slot, load, member, ask);
-        let name = member.name.clone();
-        for (target, id) in names.iter().enumerate() {
-            if !self.names.serves(slot, *id) {
-                continue;
-            }
-            let candidate = Candidate {
-                target: target as u32,
-                adapter: self.adapter(slot, *id),
-                target_excess: self.named_in_flight(*id) - least,
-                ..common
-            };
-            let (seconds, name) = ([0.0; TERMS.len()], name.clone());
-            table.rows.push(Row {
-                name,
-                candidate,
-                seconds,
-                total: 0.0,
-                accepts: false,
-            });
         }
-        if let Some(load) = self.loads.get_mut(at) {
-            load.token_seconds = common.rates.prefill_token_seconds;
+        let health = load.health.standing(self.now);
+        let rates = member.learnt.rates(&self.shared);
+        seen.considered += 1;
+        seen.doubted |= self.is_doubted(load, member);
+        seen.sped |= load.token_seconds != rates.prefill_token_seconds;
+        match health {
+            Standing::Up | Standing::Suspect => seen.usable += 1,
+            Standing::TrialDue => seen.due = seen.due.or(Some(id)),
+            Standing::Ejected => {}
+        }
+        out.push(self.candidate(id, (load, member), rates, health));
+        if wanted.adapters || wanted.names.len() > 1 {
+            self.push_targets(wanted.names, out);
+        }
+    }
+
+    /// Makes the last candidate, which is for no target yet, one per target that it serves.
+    fn push_targets(&self, names: &[Option<NameId>], out: &mut Vec<Candidate>) {
+        let Some(of) = out.pop() else { return };
+        let slot = of.endpoint.slot;
+        let least = self.least_in_flight(names);
+        for (target, id) in names.iter().enumerate() {
+            if self.names.serves(slot, *id) {
+                out.push(Candidate {
+                    target: target as u32,
+                    adapter: self.adapter(slot, *id),
+                    target_excess: self.named_in_flight(*id) - least,
+                    ..of
+                });
+            }
+        }
+    }
+
+    /// Keeps the speeds that the endpoints are taken to have, where they changed.
+    pub(super) fn note_speeds(&mut self, seen: Seen, inputs: &Inputs) {
+        if !seen.sped {
+            return;
+        }
+        let crowded = self.loads.len() > MOST_CANDIDATES;
+        for candidate in &inputs.candidates {
+            let slot = candidate.endpoint.slot;
+            let Some(load) = self.loads.get_mut(slot as usize) else {
+                continue;
+            };
+            load.token_seconds = candidate.rates.prefill_token_seconds;
+            if !load.health.is_ejected()
+                && let Some(at) = load.may_hang_at()
+            {
+                self.silent_at = self.silent_at.min(at);
+            }
+            if crowded {
+                self.overview.show_speed(slot, load.token_seconds);
+            }
         }
     }
 
     /// The numbers of an endpoint that are the same for all targets.
-    fn common(&self, slot: u32, load: &Load, member: &Member, ask: &Ask<'_>) -> Candidate {
-        let endpoint = EndpointId {
-            slot,
-            generation: load.generation,
-        };
+    #[inline]
+    fn candidate(
+        &self,
+        endpoint: EndpointId,
+        (load, member): (&Load, &Member),
+        rates: Rates,
+        health: Standing,
+    ) -> Candidate {
         let telemetry = &member.telemetry;
-        let foreign = telemetry.foreign(self.now, self.median);
-        let rates = member.learnt.rates(&self.shared);
+        let belief = telemetry.belief(self.now);
+        let foreign = telemetry.foreign(belief, self.median);
         // Everybody ahead takes a seat first.
         let seats = foreign.waiting + load.prefilling as f32 + 1.0;
         Candidate {
             endpoint,
             target: 0,
-            held_blocks: ask.held.blocks_of(endpoint).min(ask.blocks),
+            held_blocks: 0,
             in_flight: load.in_flight,
             prefilling: load.prefilling,
             ahead_tokens: load.ahead_tokens(
@@ -162,33 +179,33 @@ impl Pool {
             foreign_running: foreign.running,
             report_age_seconds: telemetry.age_seconds(self.now),
             seat_seconds: seats * foreign.per_seat * self.means.residence_seconds,
-            kv_tokens: telemetry.kv_tokens(self.now, load.kv_tokens, self.kv_share),
+            kv_tokens: telemetry.kv_tokens(belief, load.kv_tokens, self.kv_share),
             kv_capacity: telemetry.kv_capacity.unwrap_or(0) as f32,
             rates,
             adapter: Adapter::NotNeeded,
             load_seconds: member.load_seconds.unwrap_or(LOAD_PRIOR_SECONDS),
             target_excess: 0,
-            health: load.health.standing(self.now),
+            health,
         }
     }
 
     /// Gives the benefit of the doubt to endpoints that could not show their speed for long.
-    fn trust_the_doubted(&self, rows: &mut [Row]) {
-        let is_doubted = |row: &Row| {
-            let at = row.candidate.endpoint.slot as usize;
+    fn trust_the_doubted(&self, candidates: &mut [Candidate]) {
+        let is_doubted = |candidate: &Candidate| {
+            let at = candidate.endpoint.slot as usize;
             let (load, member) = (self.loads.get(at), self.members.get(at));
             load.zip(member)
                 .is_some_and(|(load, member)| self.is_doubted(load, member))
         };
-        if !rows.iter().any(is_doubted) {
-            return;
-        }
-        let rates = rows.iter().map(|row| row.candidate.rates);
+        let rates = candidates.iter().map(|candidate| candidate.rates);
         let Some(fastest) = rates.reduce(Rates::least) else {
             return;
         };
-        for row in rows.iter_mut().filter(|row| is_doubted(row)) {
-            row.candidate.rates = fastest;
+        for candidate in candidates
+            .iter_mut()
+            .filter(|candidate| is_doubted(candidate))
+        {
+            candidate.rates = fastest;
         }
     }
 
@@ -235,25 +252,21 @@ impl Pool {
         }
     }
 
-    /// Books the request on the winner of `table`.
-    pub(super) fn reserve(
-        &mut self,
-        table: Box<Table>,
-        ask: &Ask<'_>,
-        names: &[Option<NameId>],
-    ) -> Option<Decision> {
-        let row = table.winning_row()?;
-        let candidate = row.candidate;
-        let runner_up = table
-            .runner_up
-            .and_then(|index| table.rows.get(index as usize));
-        let runner_up = runner_up.map(|row| row.candidate.endpoint);
-        let name = names.get(candidate.target as usize).copied().flatten();
-        let uncached = table.ask.uncached_tokens(candidate.held_blocks);
+    /// Books the request on the winner of `inputs`.
+    pub(super) fn reserve(&mut self, inputs: Box<Inputs>, wanted: &Wanted<'_>) -> Option<Decision> {
+        let ask = wanted.ask;
+        let at = inputs.winner as usize;
+        let candidate = inputs.candidates.get(at)?;
+        let name = wanted
+            .names
+            .get(candidate.target as usize)
+            .copied()
+            .flatten();
+        let uncached = inputs.ask.uncached_tokens(candidate.held_blocks);
         let ahead =
-            candidate.ahead_tokens + candidate.foreign_waiting * table.ask.mean_uncached_tokens;
-        let kv_tokens = ask.prompt_tokens.saturating_add(table.ask.output_tokens);
-        let adapter_seconds = row.seconds.get(ADAPTER).copied().unwrap_or(0.0);
+            candidate.ahead_tokens + candidate.foreign_waiting * inputs.ask.mean_uncached_tokens;
+        let kv_tokens = ask.prompt_tokens.saturating_add(inputs.ask.output_tokens);
+        let predicted_seconds = self.costs.get(at)?.prefill_seconds;
         let booking = Booking {
             slot: candidate.endpoint.slot,
             name,
@@ -262,26 +275,51 @@ impl Pool {
             dispatched: self.now,
             streams: ask.streams,
             first_token: None,
-            lesson: lesson(ask, &candidate, table.trial || table.panic),
+            lesson: lesson(ask, candidate, inputs.trial || inputs.panic),
             tokens_ahead: ahead + uncached,
-            predicted_seconds: saturation::first_token_seconds(&row.seconds) - adapter_seconds,
+            predicted_seconds,
             sequences: candidate.sequences(),
-            trial: candidate_is_trial(&candidate, table.trial).then_some(self.now),
+            trial: candidate_is_trial(candidate, inputs.trial).then_some(self.now),
         };
         let (winner, target, held_blocks) =
             (candidate.endpoint, candidate.target, candidate.held_blocks);
         self.note_turn(winner.slot);
         let reservation = self.book(booking);
-        let table = Some(table);
+        self.show(winner.slot);
         Some(Decision {
             winner,
             target,
-            runner_up,
             reservation,
             held_blocks,
-            table,
+            table: Some(inputs),
         })
     }
+}
+
+/// Fills in who holds how much; returns the most.
+fn note_held(ask: &Ask<'_>, candidates: &mut [Candidate]) -> u32 {
+    let mut best = 0;
+    for (endpoint, blocks) in ask.held.iter() {
+        let blocks = blocks.min(ask.blocks);
+        // Where all members may serve, with one name, a slot is a place.
+        let guess = endpoint.slot as usize;
+        let is_there = candidates
+            .get(guess)
+            .is_some_and(|candidate| candidate.endpoint == endpoint && candidate.target == 0);
+        let mut at = if is_there {
+            guess
+        } else {
+            candidates.partition_point(|candidate| candidate.endpoint < endpoint)
+        };
+        while let Some(candidate) = candidates.get_mut(at)
+            && candidate.endpoint == endpoint
+        {
+            candidate.held_blocks = blocks;
+            best = best.max(blocks);
+            at += 1;
+        }
+    }
+    best
 }
 
 /// A request to an ejected endpoint tries it out also when there was no other.

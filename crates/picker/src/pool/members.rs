@@ -47,8 +47,23 @@ impl Pool {
             }
         }
         self.member_count = self.by_key.len() as u32;
+        self.show_members();
         synced.wakes = self.wake();
         synced
+    }
+
+    /// Shows the list of members to those who read it without the lock.
+    fn show_members(&mut self) {
+        let names = || self.members.iter().map(|member| &member.name);
+        if !names().eq(self.roster.iter()) {
+            self.roster = names().cloned().collect();
+        }
+        let slots = self.loads.len() as u32;
+        self.overview.resize(self.member_count, slots);
+        self.show_scale();
+        for slot in 0..slots {
+            self.show(slot);
+        }
     }
 
     fn rename(&mut self, slot: u32, name: &str) {
@@ -86,7 +101,7 @@ impl Pool {
 
     /// Turns a member into a tombstone, and frees its slot if nothing is booked on it.
     fn bury(&mut self, slot: u32) -> Option<EndpointId> {
-        self.names.clear_slot(slot);
+        self.edit_names(|names| names.clear_slot(slot));
         let load = self.loads.get_mut(slot as usize)?;
         load.presence = Presence::Tombstone;
         let id = EndpointId {
@@ -114,5 +129,6 @@ impl Pool {
             *member = Member::default();
         }
         self.free_slots.push(slot);
+        self.show(slot);
     }
 }

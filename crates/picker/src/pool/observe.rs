@@ -5,7 +5,7 @@ use super::fill::FEW_ADAPTERS;
 use crate::ask::Wake;
 use crate::endpoint::{EndpointId, LoadedAdapter, Presence};
 use crate::micros::Micros;
-use crate::names::NameId;
+use crate::names::{Name, NameId, Names};
 use crate::observation::{Announced, Observation, Report};
 use crate::telemetry::{Foreign, Own};
 
@@ -63,47 +63,47 @@ impl Pool {
             .iter()
             .chain(&report.adapters_waiting)
         {
-            let Some(id) = self.names.intern(adapter) else {
+            let Some(id) = self.intern(adapter) else {
                 continue;
             };
-            if let Some(name) = self.names.get_mut(id) {
-                name.is_adapter = true;
+            if !self.names.get(id).is_some_and(|name| name.is_adapter) {
+                self.edit_name(id, |name| name.is_adapter = true);
             }
             self.note_used(slot, Some(id));
         }
         self.refresh_median();
+        self.show(slot);
     }
 
     fn announce(&mut self, slot: u32, announced: &[Announced]) {
         let mut ids = Vec::with_capacity(announced.len());
         for model in announced {
-            let Some(id) = self.names.intern(&model.id) else {
+            let Some(id) = self.intern(&model.id) else {
                 continue;
             };
-            if let Some(name) = self.names.get_mut(id) {
+            self.edit_name(id, |name| {
                 name.announced.set(slot, true);
                 name.is_adapter |= model.is_adapter;
-            }
+            });
             ids.push(id);
         }
         let Some(member) = self.members.get_mut(slot as usize) else {
             return;
         };
-        for old in core::mem::take(&mut member.announced) {
-            if !ids.contains(&old)
-                && let Some(name) = self.names.get_mut(old)
-            {
-                name.announced.set(slot, false);
-                // What a server does not list any more it has unloaded.
-                name.loaded.set(slot, false);
-                member.loaded.retain(|loaded| loaded.name != old);
-            }
-        }
         // A full table of names must not read as "serves nothing of all this".
-        self.names
-            .said
-            .set(slot, !ids.is_empty() && ids.len() == announced.len());
+        let said = !ids.is_empty() && ids.len() == announced.len();
+        let mut gone = core::mem::take(&mut member.announced);
+        gone.retain(|old| !ids.contains(old));
+        // What a server does not list any more it has unloaded.
+        member.loaded.retain(|loaded| !gone.contains(&loaded.name));
         member.announced = ids;
+        for old in gone {
+            self.edit_name(old, |name| {
+                name.announced.set(slot, false);
+                name.loaded.set(slot, false);
+            });
+        }
+        self.edit_names(|names| names.said.set(slot, said));
     }
 
     /// An adapter was used there: it is loaded, and the one used longest ago may be dropped.
@@ -128,21 +128,41 @@ impl Pool {
             return;
         }
         member.loaded.push(LoadedAdapter { name: id, used_at });
-        if let Some(name) = self.names.get_mut(id) {
-            name.loaded.set(slot, true);
-        }
         let most = member
             .max_adapters
             .map_or(FEW_ADAPTERS, |most| most as usize);
+        let mut dropped = Vec::new();
         while member.loaded.len() > most.clamp(1, MOST_ADAPTERS) {
             let oldest = (0..member.loaded.len())
                 .min_by_key(|at| member.loaded.get(*at).map(|loaded| loaded.used_at));
-            let Some(oldest) = oldest else { return };
-            let dropped = member.loaded.swap_remove(oldest);
-            if let Some(name) = self.names.get_mut(dropped.name) {
-                name.loaded.set(slot, false);
-            }
+            let Some(oldest) = oldest else { break };
+            dropped.push(member.loaded.swap_remove(oldest).name);
         }
+        self.edit_name(id, |name| name.loaded.set(slot, true));
+        for id in dropped {
+            self.edit_name(id, |name| name.loaded.set(slot, false));
+        }
+    }
+
+    /// Changes the table of names, and what others see of it.
+    pub(super) fn edit_names<T>(&mut self, edit: impl Fn(&mut Names) -> T) -> T {
+        edit(&mut self.overview.names_mut());
+        edit(&mut self.names)
+    }
+
+    fn edit_name(&mut self, id: NameId, edit: impl Fn(&mut Name)) {
+        self.edit_names(|names| {
+            if let Some(name) = names.get_mut(id) {
+                edit(name);
+            }
+        });
+    }
+
+    /// The name's number, given now if it has none; `None` when there are too many.
+    pub(super) fn intern(&mut self, text: &str) -> Option<NameId> {
+        self.names
+            .find(text)
+            .or_else(|| self.edit_names(|names| names.intern(text)))
     }
 
     fn refresh_median(&mut self) {
@@ -162,7 +182,7 @@ impl Pool {
 
     /// The median over members with a fresh report; 0 without any.
     fn median_of(&mut self, number: impl Fn(Foreign) -> f32) -> f32 {
-        let numbers = &mut self.memory.median;
+        let numbers = &mut self.numbers;
         numbers.clear();
         for (load, member) in self.loads.iter().zip(&self.members) {
             if load.presence == Presence::Member && member.telemetry.is_fresh(self.now) {

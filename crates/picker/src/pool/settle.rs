@@ -51,6 +51,7 @@ impl Pool {
             self.lessons
                 .push_back((now.plus_seconds(SETTLED_SECONDS), reservation));
         }
+        self.show(slot);
         self.note_used(slot, name);
         self.wake()
     }
@@ -75,6 +76,7 @@ impl Pool {
             name.in_flight = name.in_flight.saturating_sub(1);
         }
         self.judge(&booking, result);
+        self.show(booking.slot);
         if outcome.result == Finished::Complete {
             self.learn_from_end(&mut booking, &outcome);
         }

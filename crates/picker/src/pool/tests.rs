@@ -111,7 +111,8 @@ impl Bed {
     fn arrive(&mut self, ask: &Ask<'_>) -> Arrival {
         let arrival = self.pool.arrive(self.now, ask);
         if let Arrival::Go(decision) = &arrival {
-            replay(decision.table.as_ref().expect("every decision has a table")).unwrap();
+            let inputs = decision.table.as_ref().expect("every decision has a table");
+            replay(&inputs.table()).unwrap();
         }
         arrival
     }

@@ -54,14 +54,15 @@ impl Pool {
             return 0.0;
         }
         let token_seconds = member.learnt.rates(&self.shared).prefill_token_seconds;
-        let foreign = member.telemetry.foreign(self.now, self.median);
+        let belief = member.telemetry.belief(self.now);
+        let foreign = member.telemetry.foreign(belief, self.median);
         let ahead = load.ahead_tokens(self.now, token_seconds, self.means.unstreamed);
         let tokens = ahead + foreign.waiting * self.means.uncached_tokens;
         let late = tokens * token_seconds / self.spec.saturation_seconds.max(1e-3);
         let capacity = member.telemetry.kv_capacity.unwrap_or(0) as f32;
         let filled = member
             .telemetry
-            .kv_tokens(self.now, load.kv_tokens, self.kv_share);
+            .kv_tokens(belief, load.kv_tokens, self.kv_share);
         let full = if capacity > 0.0 {
             filled / capacity
         } else {

@@ -8,11 +8,17 @@ const BLOCKED_LANES: usize = 4;
 
 impl Pool {
     /// Ends all waits that can end now; empty, without a look, while nobody waits.
+    #[inline]
     pub(super) fn wake(&mut self) -> Vec<Wake> {
-        let mut wakes = Vec::new();
         if self.queue.is_empty() {
-            return wakes;
+            Vec::new()
+        } else {
+            self.end_waits()
         }
+    }
+
+    fn end_waits(&mut self) -> Vec<Wake> {
+        let mut wakes = Vec::new();
         self.looked_at = self.now;
         if self.member_count == 0 {
             let refused = |ticket| Wake {
@@ -66,7 +72,7 @@ impl Pool {
         let queue = core::mem::take(&mut self.queue);
         let choice = queue
             .get(ticket)
-            .map(|waiter| self.decide(&waiter.ask(ticket)));
+            .map(|waiter| self.decide(&waiter.ask(ticket), None));
         self.queue = queue;
         let arrival = match choice? {
             Choice::Go(decision) => Arrival::Go(decision),

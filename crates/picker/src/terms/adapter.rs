@@ -34,15 +34,14 @@ impl CostTerm for AdapterLoad {
         "adapter"
     }
 
-    fn seconds(&self, _ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
-        for (candidate, out) in candidates.iter().zip(out) {
-            let loads = match candidate.adapter {
-                Adapter::NotNeeded | Adapter::Loaded => 0.0,
-                Adapter::Absent => 1.0,
-                Adapter::AbsentAndFull => 2.0,
-            };
-            let spread = candidate.target_excess as f32 * VERSION_SPREAD_SECONDS;
-            *out = loads * candidate.load_seconds + spread;
-        }
+    #[inline]
+    fn seconds(&self, _ask: &AskNumbers, candidate: &Candidate) -> f32 {
+        let loads = match candidate.adapter {
+            Adapter::NotNeeded | Adapter::Loaded => 0.0,
+            Adapter::Absent => 1.0,
+            Adapter::AbsentAndFull => 2.0,
+        };
+        let spread = candidate.target_excess as f32 * VERSION_SPREAD_SECONDS;
+        loads * candidate.load_seconds + spread
     }
 }

@@ -18,15 +18,14 @@ impl CostTerm for Decode {
         "decode"
     }
 
-    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
+    #[inline]
+    fn seconds(&self, ask: &AskNumbers, candidate: &Candidate) -> f32 {
         let steps = ask.output_tokens as f32;
-        for (candidate, out) in candidates.iter().zip(out) {
-            let rates = &candidate.rates;
-            let others = candidate.sequences();
-            let alone = rates.decode_base_seconds * steps;
-            let among = others * rates.decode_sequence_seconds * steps;
-            let prefill = ask.uncached_tokens(candidate.held_blocks) * rates.prefill_token_seconds;
-            *out = alone + among + OTHERS_SHARE * (among + others * prefill);
-        }
+        let rates = &candidate.rates;
+        let others = candidate.sequences();
+        let alone = rates.decode_base_seconds * steps;
+        let among = others * rates.decode_sequence_seconds * steps;
+        let prefill = ask.uncached_tokens(candidate.held_blocks) * rates.prefill_token_seconds;
+        alone + among + OTHERS_SHARE * (among + others * prefill)
     }
 }

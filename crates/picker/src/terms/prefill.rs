@@ -10,11 +10,10 @@ impl CostTerm for Prefill {
         "prefill"
     }
 
-    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
-        for (candidate, out) in candidates.iter().zip(out) {
-            let rates = &candidate.rates;
-            let tokens = ask.uncached_tokens(candidate.held_blocks);
-            *out = rates.prefill_base_seconds + tokens * rates.prefill_token_seconds;
-        }
+    #[inline]
+    fn seconds(&self, ask: &AskNumbers, candidate: &Candidate) -> f32 {
+        let rates = &candidate.rates;
+        let tokens = ask.uncached_tokens(candidate.held_blocks);
+        rates.prefill_base_seconds + tokens * rates.prefill_token_seconds
     }
 }

@@ -14,12 +14,11 @@ impl CostTerm for Queue {
         "queue"
     }
 
-    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
-        for (candidate, out) in candidates.iter().zip(out) {
-            let foreign_tokens = candidate.foreign_waiting * ask.mean_uncached_tokens;
-            let tokens = candidate.ahead_tokens + foreign_tokens;
-            let computing = tokens * candidate.rates.prefill_token_seconds;
-            *out = computing.max(candidate.seat_seconds);
-        }
+    #[inline]
+    fn seconds(&self, ask: &AskNumbers, candidate: &Candidate) -> f32 {
+        let foreign_tokens = candidate.foreign_waiting * ask.mean_uncached_tokens;
+        let tokens = candidate.ahead_tokens + foreign_tokens;
+        let computing = tokens * candidate.rates.prefill_token_seconds;
+        computing.max(candidate.seat_seconds)
     }
 }

@@ -18,18 +18,17 @@ impl CostTerm for Reuse {
         "reuse"
     }
 
-    fn seconds(&self, ask: &AskNumbers, candidates: &[Candidate], out: &mut [f32]) {
+    #[inline]
+    fn seconds(&self, ask: &AskNumbers, candidate: &Candidate) -> f32 {
         let best = ask.cached_tokens(ask.best_held_blocks);
-        for (candidate, out) in candidates.iter().zip(out) {
-            let copied = (best - ask.cached_tokens(candidate.held_blocks)).max(0.0);
-            let filled = candidate.kv_tokens + ask.prompt_tokens as f32 + ask.output_tokens as f32;
-            let known = candidate.kv_capacity > 0.0;
-            let over = if known {
-                (filled - candidate.kv_capacity).max(0.0)
-            } else {
-                0.0
-            };
-            *out = (WANTED_AGAIN * copied + over) * candidate.rates.prefill_token_seconds;
-        }
+        let copied = (best - ask.cached_tokens(candidate.held_blocks)).max(0.0);
+        let filled = candidate.kv_tokens + ask.prompt_tokens as f32 + ask.output_tokens as f32;
+        let known = candidate.kv_capacity > 0.0;
+        let over = if known {
+            (filled - candidate.kv_capacity).max(0.0)
+        } else {
+            0.0
+        };
+        (WANTED_AGAIN * copied + over) * candidate.rates.prefill_token_seconds
     }
 }

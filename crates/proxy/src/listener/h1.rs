@@ -143,7 +143,6 @@ impl Connection {
         self.deadline.clear();
         x.unframed = x.head.version_minor() == 0;
         x.body_bytes = x.body.end - x.body.start;
-        x.timings.received = clock::now();
         Next::Request
     }
 
@@ -223,6 +222,8 @@ impl Connection {
         }
         self.carry
             .extend_from_slice(scratch.get(end..count).unwrap_or_default());
+        // All came with one read.
+        x.timings.received = x.timings.started;
         x.body = if length > COPY_BYTES {
             Held {
                 buffer: HeldBuffer::Read(scratch),
@@ -276,6 +277,7 @@ impl Connection {
             self.carry = Vec::new();
         }
         x.body = Held::own(body);
+        x.timings.received = clock::now();
         Ok(())
     }
 

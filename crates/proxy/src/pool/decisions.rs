@@ -1,12 +1,14 @@
 //! The last decisions of all pools, for `penstock why` and replay: a ring bounded in bytes.
 //!
-//! A record is the picker's own table (everything the decision read) and how the request ended.
+//! A record is what the picker read for the decision and how the request ended; what each candidate
+//! cost is computed when somebody asks. The memory of records that leave the ring is used again.
 //! Failures live in a ring of their own, so that a flood of successes does not push them out.
 //! Nothing of the prompt is in a record.
 
 use parking_lot::Mutex;
-use picker::Table;
+use picker::Inputs;
 use serde::Serialize;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,6 +19,27 @@ use std::sync::Arc;
 const MOST_BYTES: usize = 1 << 20;
 /// Bytes kept for requests that failed.
 const MOST_FAILED_BYTES: usize = 1 << 20;
+
+/// Records that a worker keeps to be used again: as many as may leave the ring between two picks.
+const MOST_SPARES: usize = 16;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
+    static SPARES: RefCell<Vec<Box<Inputs>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory for the record of the next decision, if this worker has some.
+pub(super) fn spare() -> Option<Box<Inputs>> {
+    SPARES.with_borrow_mut(Vec::pop)
+}
+
+fn keep_spare(record: Box<Inputs>) {
+    SPARES.with_borrow_mut(|spares| {
+        if spares.len() < MOST_SPARES {
+            spares.push(record);
+        }
+    });
+}
 
 /// One decision and what became of it.
 #[derive(Debug, Serialize)]
@@ -45,8 +68,8 @@ pub struct Record {
     pub first_token_us: u64,
     /// From the first byte of the request to the end of its response, in microseconds.
     pub duration_us: u64,
-    /// Everything that the decision read.
-    pub table: Box<Table>,
+    /// Everything that the decision read; written as its table.
+    pub table: Box<Inputs>,
 }
 
 impl Record {
@@ -70,6 +93,7 @@ impl Ring {
             && let Some(oldest) = self.records.pop_front()
         {
             self.bytes -= oldest.bytes();
+            keep_spare(oldest.table);
         }
     }
 }

@@ -44,16 +44,17 @@ impl Lease {
             return;
         };
         if !std::mem::replace(&mut self.shrunk, true) {
-            self.pool
-                .act(|state| state.first_token(clock::coarse(), reservation));
+            let now = clock::coarse();
+            self.pool.act(|state| state.first_token(now, reservation));
         }
     }
 
     /// The request has ended.
     pub(crate) fn settle(mut self, outcome: Outcome) {
         if let Some(reservation) = self.reservation.take() {
+            let now = clock::now();
             self.pool
-                .act(|state| state.finish(clock::now(), reservation, outcome));
+                .act(|state| state.finish(now, reservation, outcome));
         }
     }
 }
@@ -61,8 +62,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
+            let now = clock::now();
             self.pool
-                .act(|state| state.finish(clock::now(), reservation, cancelled()));
+                .act(|state| state.finish(now, reservation, cancelled()));
         }
     }
 }

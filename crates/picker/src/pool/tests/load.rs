@@ -182,7 +182,7 @@ fn without_trust_in_speeds_uncached_tokens_decide_and_the_table_says_so() {
     }
     let decision = bed.go(&plain(500, &none));
     bed.finish(decision.reservation, Finished::Cancelled);
-    let table = decision.table.unwrap();
+    let table = decision.table.unwrap().table();
     assert_eq!(table.basis, Basis::TokensInFlight, "error {}", table.error);
     assert!(table.error > 0.5, "{}", table.error);
     let burden = bed.burden(0, 5000);
@@ -271,7 +271,7 @@ fn least_requests_counts_requests_and_is_never_saturated() {
         bed.go(&plain(100_000, &none));
     }
     assert_eq!(bed.in_flight(), [100; 3]);
-    let table = bed.go(&plain(1, &none)).table.unwrap();
+    let table = bed.go(&plain(1, &none)).table.unwrap().table();
     assert_eq!(table.basis, Basis::Requests);
 }
 

@@ -17,7 +17,8 @@ fn a_shared_prefix_goes_to_its_holder() {
         let decision = bed.go(&ask);
         assert_eq!(bed.index(decision.winner), holder);
         assert_eq!(decision.held_blocks, 30);
-        assert!(decision.runner_up.is_some_and(|id| id != decision.winner));
+        let second = decision.table.as_ref().unwrap().runner_up();
+        assert!(second.is_some_and(|id| id != decision.winner));
     }
 }
 
@@ -170,7 +171,7 @@ fn a_server_has_room_for_so_many_adapters() {
         });
         bed.pass(1000);
         bed.first_token(decision.reservation);
-        states.push(decision.table.unwrap().rows[0].candidate.adapter);
+        states.push(decision.table.unwrap().table().rows[0].candidate.adapter);
     }
     let expected = [
         Adapter::Absent,

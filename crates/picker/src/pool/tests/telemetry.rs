@@ -190,7 +190,7 @@ fn a_full_engine_costs_the_wait_for_a_seat() {
     }
     let none = Held::default();
     let decision = bed.go(&plain(100, &none));
-    let table = decision.table.unwrap();
+    let table = decision.table.unwrap().table();
     let queue = |row: usize| table.rows[row].seconds[0];
     // Six wait, eight run for two seconds each.
     assert!((1.5..2.0).contains(&queue(0)), "{}", queue(0));
@@ -211,7 +211,7 @@ fn senseless_numbers_are_passed_over() {
         };
         bed.pass(100);
         bed.observe(0, Observation::Report(nonsense));
-        let table = bed.go(&plain(100, &none)).table.unwrap();
+        let table = bed.go(&plain(100, &none)).table.unwrap().table();
         assert!(table.rows.iter().all(|row| row.total.is_finite()));
     }
     let gone = EndpointId {

@@ -118,7 +118,7 @@ fn when_all_are_ejected_all_are_candidates() {
     // Also when a trial is due: there is nothing to spare the others for.
     bed.pass(600);
     let decision = bed.go(&plain(100, &none));
-    let table = decision.table.unwrap();
+    let table = decision.table.unwrap().table();
     assert!(table.panic && !table.trial && table.rows.len() == 3);
     let chosen = [bed.index(decision.winner), bed.chosen(&plain(100, &none))];
     assert_ne!(chosen[0], chosen[1]);
