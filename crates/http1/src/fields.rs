@@ -11,8 +11,8 @@ use httparse::Header;
 
 use crate::Framing;
 use crate::kind::{Kind, has_control, is_control, is_token};
-use crate::reading::{Reading, connection_options};
 use crate::name::FieldName;
+use crate::reading::{Reading, connection_options};
 use crate::refusal::{self, Refusal};
 
 /// Fields that a head may have at most, whatever the limits say.

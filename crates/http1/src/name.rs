@@ -14,7 +14,10 @@ impl FieldName {
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         let mut rest = name.as_bytes();
-        assert!(matches!(rest, [b'x', b'-', _, ..]), "the name begins with x-");
+        assert!(
+            matches!(rest, [b'x', b'-', _, ..]),
+            "the name begins with x-"
+        );
         while let [byte, behind @ ..] = rest {
             assert!(
                 matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'),

@@ -129,7 +129,10 @@ fn closes_one(rest: &[u8]) -> bool {
     let Skipped::End(length) = end else {
         return false;
     };
-    rest.get(length..).unwrap_or_default().trim_ascii().is_empty()
+    rest.get(length..)
+        .unwrap_or_default()
+        .trim_ascii()
+        .is_empty()
 }
 
 /// The longest `usage` object that is read, in bytes.

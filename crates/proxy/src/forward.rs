@@ -237,7 +237,8 @@ async fn answered(
         limits: sending.limits,
         due: sending.due,
     };
-    let reply = relay::finish(client, x, way, begun).await?;
+    let finished = relay::finish(client, x, way, begun).await;
+    let reply = finished.inspect_err(|failure| upstream.distrust(failure.cause))?;
     if reply.reusable() && !endpoint.stop.is_cancelled() {
         upstream.keep(endpoint, sending.local, sending.limits);
     }

@@ -8,7 +8,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod idle;
 
-use crate::failure::Failure;
+use crate::failure::{Cause, Failure};
 use crate::limits::Limits;
 use crate::pool::Endpoint;
 use crate::socket::Socket;
@@ -76,6 +76,13 @@ impl Upstream {
         match &mut self.wire {
             Wire::H1(socket) => socket.poll_write_two(cx, parts, done),
             Wire::H2(stream) => stream.poll_send(cx, parts, done),
+        }
+    }
+
+    /// The endpoint fell silent: no further requests over a connection that they would share.
+    pub(crate) fn distrust(&self, cause: Cause) {
+        if let (Wire::H2(stream), Cause::HeadLate | Cause::StreamIdle) = (&self.wire, cause) {
+            stream.distrust();
         }
     }
 

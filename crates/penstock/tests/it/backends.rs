@@ -22,37 +22,28 @@ fn server(acceptor: TlsAcceptor) -> SocketAddr {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
-                tokio::task::spawn_local(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let mut head = Vec::new();
-                    while stream
-                        .read_buf(&mut head)
-                        .await
-                        .is_ok_and(|count| count > 0)
-                    {
-                        if !head.ends_with(b"\r\n\r\n") {
-                            continue;
-                        }
-                        let text = String::from_utf8_lossy(&head).into_owned();
-                        let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-                        let length = path.len();
-                        let answer =
-                            format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}");
-                        if stream.write_all(answer.as_bytes()).await.is_err()
-                            || stream.flush().await.is_err()
-                        {
-                            return;
-                        }
-                        head.clear();
-                    }
-                });
+                tokio::task::spawn_local(talk(acceptor.clone(), stream));
             }
         });
     });
     address
+}
+
+async fn talk(acceptor: TlsAcceptor, stream: tokio::net::TcpStream) -> std::io::Result<()> {
+    let mut stream = acceptor.accept(stream).await?;
+    let mut head = Vec::new();
+    while stream.read_buf(&mut head).await? > 0 {
+        if head.ends_with(b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&head).into_owned();
+            let path = text.split(' ').nth(1).unwrap_or_default();
+            let length = path.len();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{path}");
+            stream.write_all(answer.as_bytes()).await?;
+            stream.flush().await?;
+            head.clear();
+        }
+    }
+    Ok(())
 }
 
 fn policy(host: &str, authorities: &str) -> String {

@@ -292,3 +292,55 @@ fn hosts_and_heads_are_as_strict_as_elsewhere() {
         "the connection goes on"
     );
 }
+
+#[test]
+fn errors_to_head_have_no_body_in_any_version() {
+    let gateway = Configured::start(GATEWAY);
+    let mut stream = connect(gateway.address);
+    let ask = |method: &str| format!("{method} /nothing HTTP/1.1\r\nhost: test\r\n\r\n");
+    let both = ask("HEAD") + &ask("GET");
+    stream.write_all(both.as_bytes()).unwrap();
+    let mut reader = std::io::BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    }
+    let second = crate::gateway::read_answer(&mut reader).unwrap();
+    assert_eq!(json(&second.body)["error"]["code"], "no_route");
+    let client = Http2::connect(gateway.address);
+    let head = Request::head("http://test/nothing").body(()).unwrap();
+    let head = client.begin(head, b"").open();
+    assert!(head.ended_with_head && head.status == 404, "{head:?}");
+    assert_eq!(
+        json(&client.get("/nothing").body)["error"]["code"],
+        "no_route"
+    );
+}
+
+#[test]
+fn clients_that_know_no_chunks_get_none() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+            );
+        }
+    });
+    let gateway = web(address);
+    let mut stream = connect(gateway.address);
+    stream
+        .write_all(b"GET /x HTTP/1.0\r\nhost: test\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
+    assert!(text.ends_with("\r\n\r\nhello world"), "{text}");
+    assert_eq!(
+        Http2::connect(gateway.address).get("/x").body,
+        "hello world"
+    );
+}

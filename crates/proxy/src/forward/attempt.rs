@@ -61,7 +61,10 @@ pub(super) async fn attempt(
                 fresh = true;
                 x.resends += 1;
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                upstream.distrust(failure.cause);
+                return Err(failure);
+            }
             Ok(begun) => return Ok((upstream, begun)),
         }
     }

@@ -23,6 +23,7 @@ use guard::{Flood, Guarded};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -62,6 +63,7 @@ pub(crate) async fn serve_connection(
         shared,
         arrived,
         over_tls,
+        held: Rc::default(),
     };
     drive(&origin, driver, &deadline, &flood).await;
 }
@@ -85,6 +87,8 @@ struct Origin<'a> {
     shared: &'a Arc<Shared>,
     arrived: &'a Arrived,
     over_tls: bool,
+    /// Bytes of request bodies in memory, of all streams.
+    held: Rc<Cell<usize>>,
 }
 
 /// How far a connection is.
@@ -110,7 +114,11 @@ async fn drive(origin: &Origin<'_>, mut driver: Driver, deadline: &Deadline, flo
                 ended = true;
             }
             if ended && streams.is_empty() && phase != Phase::Closing {
-                deadline.set(clock::now() + limits.keep_alive);
+                let patience = match phase {
+                    Phase::Open => limits.keep_alive,
+                    _ => limits.farewell,
+                };
+                deadline.set(clock::now() + patience);
             }
             if flood.is_over() && phase != Phase::Closing {
                 origin.local.metrics.counted.floods.fetch_add(1, Relaxed);
@@ -189,8 +197,10 @@ async fn serve_stream(
     exchange.unframed = true;
     let was_head = request.method() == http::Method::HEAD;
     let draining = origin.arrived.draining.clone();
+    let held = stream::Share::new(origin.held.clone());
     let mut stream = Stream::new(answer, draining, was_head, &shared.limits);
-    let received = stream::receive(&mut stream, request, &mut exchange, &shared.limits).await;
+    let received =
+        stream::receive(&mut stream, request, &mut exchange, (&shared.limits, &held)).await;
     let mut client = Client::H2(stream);
     match received {
         Ok(()) => {

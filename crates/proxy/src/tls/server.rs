@@ -165,10 +165,8 @@ pub(crate) async fn accept(
 ) -> Option<Accepted> {
     let _place = local.handshakes.place(shared.limits.handshakes)?;
     let shaking = handshake(local, &terminating, stream);
-    match tokio::time::timeout(shared.limits.handshake, shaking).await {
-        Ok(accepted) => accepted,
-        Err(_late) => None,
-    }
+    let accepted = tokio::time::timeout(shared.limits.handshake, shaking).await;
+    accepted.ok().flatten()
 }
 
 async fn handshake(

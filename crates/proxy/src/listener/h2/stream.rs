@@ -223,6 +223,36 @@ impl Stream {
     }
 }
 
+/// What one stream holds of the bodies that a connection may hold in memory: as much as two of
+/// the largest.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Rc<Cell<usize>>,
+    own: Cell<usize>,
+}
+
+impl Share {
+    pub(super) fn new(all: Rc<Cell<usize>>) -> Self {
+        Self {
+            all,
+            own: Cell::new(0),
+        }
+    }
+
+    /// Whether there is room for so many bytes more.
+    fn grow(&self, bytes: usize, limits: &Limits) -> bool {
+        self.own.set(self.own.get() + bytes);
+        self.all.set(self.all.get() + bytes);
+        self.all.get() <= limits.body_bytes.saturating_mul(2)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.all.set(self.all.get().saturating_sub(self.own.get()));
+    }
+}
+
 /// The client does not take anything any more.
 #[derive(Debug)]
 struct Gone;
@@ -247,7 +277,7 @@ pub(super) async fn receive(
     stream: &mut Stream,
     request: Request<RecvStream>,
     x: &mut Exchange,
-    limits: &Limits,
+    (limits, held): (&Limits, &Share),
 ) -> Result<(), Failure> {
     x.timings.started = clock::now();
     let (parts, mut incoming) = request.into_parts();
@@ -266,7 +296,7 @@ pub(super) async fn receive(
             // A client that has left meanwhile is noticed by what follows.
             let _ = stream.answer.send_informational(proceed);
         }
-        body_of(stream, &mut incoming, &mut body, limits).await?;
+        body_of(stream, &mut incoming, &mut body, (limits, held)).await?;
         head = self::head(&parts, &fields, Some(body.len()))?;
     }
     x.head = head;
@@ -281,7 +311,7 @@ async fn body_of(
     stream: &mut Stream,
     incoming: &mut RecvStream,
     body: &mut OutBuffer,
-    limits: &Limits,
+    (limits, held): (&Limits, &Share),
 ) -> Result<(), Failure> {
     loop {
         stream.deadline.set(clock::coarse() + limits.body_idle);
@@ -293,7 +323,7 @@ async fn body_of(
         match part.await {
             Some(Some(Ok(part))) => {
                 body.extend_from_slice(&part);
-                if body.len() > limits.body_bytes {
+                if body.len() > limits.body_bytes || !held.grow(part.len(), limits) {
                     return Err(too_large(body.len() as u64, limits));
                 }
                 // The stream may have been reset meanwhile: the next poll tells.

@@ -169,10 +169,15 @@ impl Stream {
         self.incoming = (!has_no_body).then_some(incoming);
     }
 
+    /// The connection takes no further requests.
+    pub(in crate::upstream) fn distrust(&self) {
+        self.state.usable.set(false);
+    }
+
     fn broken(&self, error: h2::Error) -> io::Error {
         // One that answers nobody any more, or is about to close, is for nobody else either.
         if !error.is_reset() {
-            self.state.usable.set(false);
+            self.distrust();
         }
         let kind = match error.reason() {
             // Not processed at all (RFC 9113 section 8.7).
