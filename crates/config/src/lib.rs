@@ -56,7 +56,9 @@ pub use status::{
     SocketState, Statuses, Truth,
 };
 pub use table::{RequestView, RouteMatch, RouteTable};
-pub use tls::{BackendTls, CertificatePem, ClientCertificates, ListenerTls, TrustedCa};
+pub use tls::{
+    BackendTls, CertificatePem, ClientCertificates, ListenerTls, SubjectName, TrustedCa,
+};
 
 /// The objects of a text without mistakes.
 #[cfg(test)]

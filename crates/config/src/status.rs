@@ -37,6 +37,8 @@ pub enum ConditionType {
     PartiallyInvalid,
     /// Another listener or object stands in its way.
     Conflicted,
+    /// Clients are let in without a certificate that was checked.
+    InsecureFrontendValidationMode,
 }
 
 /// Reasons, as the API spells them.
@@ -60,6 +62,8 @@ pub enum Reason {
     InvalidCertificateRef,
     InvalidClientCertificateRef,
     InvalidCACertificateRef,
+    InvalidCACertificateKind,
+    ConfigurationChanged,
     NoValidCACertificate,
     HostnameConflict,
     ProtocolConflict,
@@ -114,6 +118,8 @@ impl Condition {
             ConditionType::PartiallyInvalid | ConditionType::Conflicted => {
                 self.status == Truth::True
             }
+            // Asked for, and worth knowing; nothing is wrong.
+            ConditionType::InsecureFrontendValidationMode => false,
             ConditionType::Programmed => self.status == Truth::False,
             ConditionType::Accepted if self.reason == Reason::ListenersNotValid => true,
             _ => self.status != Truth::True,

@@ -31,7 +31,7 @@ pub struct ClientCertificates {
     /// PEM of the authorities that are trusted.
     #[serde(serialize_with = "fingerprint")]
     pub ca: String,
-    /// Whether a client without a certificate is turned away.
+    /// Whether a client without a certificate that one of them signed is turned away.
     pub required: bool,
 }
 
@@ -41,11 +41,20 @@ pub struct BackendTls {
     /// Asked for by SNI, and what the certificate must name.
     pub hostname: Box<str>,
     /// What the certificate must name instead, if not empty: one of them.
-    pub subject_names: Vec<Box<str>>,
+    pub subject_names: Vec<SubjectName>,
     /// Who may have signed the certificate.
     pub ca: TrustedCa,
     /// What we show the endpoint.
     pub client_certificate: Option<CertificatePem>,
+}
+
+/// A name that a certificate may carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum SubjectName {
+    /// Of a host.
+    Host(Box<str>),
+    /// A URI, such as a SPIFFE id; compared as it is.
+    Uri(Box<str>),
 }
 
 /// Authorities that are trusted.

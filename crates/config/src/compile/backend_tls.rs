@@ -20,7 +20,7 @@ use crate::snapshot::ServicePort;
 use crate::status::{
     Condition, ConditionType, ObjectStatus, ParentStatus, Reason, Statuses, Truth,
 };
-use crate::tls::{BackendTls, CertificatePem, TrustedCa};
+use crate::tls::{BackendTls, CertificatePem, SubjectName, TrustedCa};
 
 /// What a policy may hold for.
 #[derive(Clone, Copy, Debug)]
@@ -133,13 +133,15 @@ fn lower(
     };
     let mut subject_names = Vec::new();
     for subject in &validation.subject_alt_names {
-        match (&subject.name_type, &subject.hostname) {
-            (SubjectAltNameType::Hostname, Some(host)) => subject_names.push(host.as_str().into()),
+        let (host, uri) = (subject.hostname.as_deref(), subject.uri.as_deref());
+        subject_names.push(match (&subject.name_type, host, uri) {
+            (SubjectAltNameType::Hostname, Some(host), None) => SubjectName::Host(host.into()),
+            (SubjectAltNameType::Uri, None, Some(uri)) => SubjectName::Uri(uri.into()),
             _ => {
-                let message = "only names of hosts are checked, no uris".to_owned();
-                return Err((Reason::Invalid, message));
+                let message = "a subject name is a `hostname` or a `uri`, as its type says";
+                return Err((Reason::Invalid, message.to_owned()));
             }
-        }
+        });
     }
     Ok(BackendTls {
         hostname: validation.hostname.as_str().into(),
@@ -159,7 +161,6 @@ pub(super) fn report(
     for (name, entry) in &objects.backend_tls_policies {
         let mut status = ObjectStatus::new(Kind::BackendTlsPolicy, name, entry.origin.as_ref());
         let mut users: FxHashSet<usize> = FxHashSet::default();
-        let mut stands_back = false;
         for (backend, of_backend) in linker.backends() {
             let targets = &entry.object.spec.target_refs;
             let is_meant = *backend.namespace() == *name.namespace
@@ -168,13 +169,14 @@ pub(super) fn report(
                     .any(|target| backend.is_meant(target).is_some());
             if is_meant {
                 users.extend(of_backend);
-                let holds = holding(objects, backend);
-                stands_back |= holds.is_some_and(|(holding, _)| holding != name);
             }
         }
         let mut users: Vec<usize> = users.into_iter().collect();
         users.sort_unstable();
-        let conditions = conditions(lower(objects, name, &entry.object).err(), stands_back);
+        let conditions = conditions(
+            lower(objects, name, &entry.object).err(),
+            stands_back(objects, name, &entry.object),
+        );
         for gateway in users.iter().filter_map(|user| gateways.list.get(*user)) {
             status.parents.push(ParentStatus {
                 gateway: gateway.name.clone(),
@@ -187,6 +189,23 @@ pub(super) fn report(
         }
         statuses.objects.push(status);
     }
+}
+
+/// Whether an older policy has a target of this one, with the same `sectionName`.
+fn stands_back(objects: &Objects, name: &ObjectName, policy: &BackendTlsPolicy) -> bool {
+    let rank =
+        |name, policy: &BackendTlsPolicy| (Age::of(&policy.metadata), ObjectName::clone(name));
+    let own = rank(name, policy);
+    objects
+        .backend_tls_policies
+        .iter()
+        .filter(|(other, _)| other.namespace == name.namespace)
+        .filter(|(other, entry)| rank(other, &entry.object) < own)
+        .any(|(_, entry)| {
+            let taken = &entry.object.spec.target_refs;
+            let targets = &policy.spec.target_refs;
+            targets.iter().any(|target| taken.contains(target))
+        })
 }
 
 fn conditions(refusal: Option<(Reason, String)>, stands_back: bool) -> Vec<Condition> {

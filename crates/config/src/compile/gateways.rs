@@ -44,6 +44,8 @@ pub(super) struct OurGateway {
     pub(super) parameters: GatewayParametersSpec,
     pub(super) listeners: Vec<ListenerState>,
     addresses: Vec<IpAddr>,
+    /// Said when clients are let in whatever they show.
+    insecure: Option<Condition>,
     /// What it shows to servers that ask for a certificate; or why it cannot.
     client_certificate: Option<Result<CertificatePem, (Reason, String)>>,
     /// Why the Gateway as a whole is refused.
@@ -244,6 +246,7 @@ impl OurGateway {
             parameters: GatewayParametersSpec::default(),
             listeners: listeners.collect(),
             addresses: Vec::new(),
+            insecure: certificates::insecure(spec),
             client_certificate: certificates::of_gateway(objects, name, spec),
             refusal: None,
         };
@@ -339,6 +342,7 @@ impl OurGateway {
         status.conditions.extend([accepted, programmed]);
         let shown = self.client_certificate.as_ref();
         status.conditions.extend(shown.map(certificates::condition));
+        status.conditions.extend(self.insecure.clone());
         let listeners = self.listeners.iter().enumerate();
         status.listeners = listeners
             .map(|(index, listener)| listener.report(index, self.refusal.is_none()))
@@ -382,12 +386,27 @@ impl ListenerState {
         };
         state.check_kinds();
         if spec.protocol == ListenerProtocol::Https {
-            match certificates::listener_tls(objects, gateway, spec) {
-                Ok(tls) => state.tls = Some(tls),
-                Err(refusal) => state.resolved = state.resolved.and(Err(refusal)),
-            }
+            state.read_tls(objects, gateway);
         }
         state
+    }
+
+    fn read_tls(&mut self, objects: &Objects, gateway: (&ObjectName, &GatewaySpec)) {
+        let certificates = certificates::of_listener(objects, gateway.0, &self.spec);
+        let clients = certificates::clients(objects, gateway, &self.spec);
+        if let Err((_, message, _)) = &clients {
+            let refusal = (Reason::NoValidCACertificate, message.clone());
+            self.accepted = self.accepted.clone().and(Err(refusal));
+        }
+        match certificates.and_then(|certificates| Ok((certificates, clients?))) {
+            Ok((certificates, client_certificates)) => {
+                self.tls = Some(Arc::new(ListenerTls {
+                    certificates,
+                    client_certificates,
+                }));
+            }
+            Err(refusal) => self.resolved = self.resolved.clone().and(Err(refusal)),
+        }
     }
 
     fn check_kinds(&mut self) {

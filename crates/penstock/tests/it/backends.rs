@@ -94,6 +94,60 @@ fn a_server_must_prove_who_it_is() {
 }
 
 #[test]
+fn a_server_may_prove_another_name_where_names_are_given() {
+    let authority = Authority::new();
+    let own = authority.sign(&["web.example", "spiffe://web.example/model"]);
+    let address = server(authority.server(&own, "http/1.1", false));
+    let base = manifests(address) + &authority.config_map("authorities");
+    let named = |names: &str| {
+        let validation =
+            format!("validation: {{hostname: asked.example, subjectAltNames: [{names}], ");
+        base.clone()
+            + &policy("asked.example", "authorities")
+                .replace("validation: {hostname: asked.example, ", &validation)
+    };
+    let host = |name: &str| format!("{{type: Hostname, hostname: {name}}}");
+    let uri = |name: &str| format!("{{type: URI, uri: 'spiffe://web.example/{name}'}}");
+    let gateway = Configured::start(&named(&host("web.example")));
+    assert_eq!(gateway.get("/one").body, "/one");
+    for (names, status) in [
+        (host("asked.example"), 503),
+        (uri("model"), 200),
+        (uri("other"), 503),
+        (format!("{}, {}", uri("other"), host("web.example")), 200),
+    ] {
+        gateway.apply(&named(&names));
+        assert_eq!(gateway.get("/two").status, status, "{names}");
+    }
+    // A name alone proves nothing: the authority must have signed it.
+    let stranger = Authority::new().config_map("authorities");
+    let text = named(&uri("model"));
+    let without = text.replace(&authority.config_map("authorities"), &stranger);
+    gateway.apply(&without);
+    assert_eq!(gateway.get("/three").status, 503);
+}
+
+#[test]
+fn the_older_of_two_policies_holds() {
+    let authority = Authority::new();
+    let own = authority.sign(&["web.example"]);
+    let address = server(authority.server(&own, "http/1.1", false));
+    let base = manifests(address) + &authority.config_map("authorities");
+    let named = |name: &str, host: &str| {
+        policy(host, "authorities").replace(
+            "metadata: {name: web}",
+            &format!("metadata: {{name: {name}}}"),
+        )
+    };
+    let text = base + &named("a-first", "web.example") + &named("b-second", "other.example");
+    let gateway = Configured::start(&text);
+    assert_eq!(gateway.get("/one").body, "/one");
+    let told = gateway.config()["statuses"].to_string();
+    let conflicts = told.matches("\"reason\":\"Conflicted\"").count();
+    assert_eq!(conflicts, 1, "{told}");
+}
+
+#[test]
 fn a_server_that_asks_is_shown_the_gateways_certificate() {
     let authority = Authority::new();
     let own = authority.sign(&["web.example"]);

@@ -1,7 +1,7 @@
 //! Certificates for tests: an authority, what it signs, and clients that trust it.
 
 use crate::gateway::{Answer, read_answer};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::io::{BufReader, Cursor};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,10 +50,15 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// A certificate of these hosts and URIs.
     pub(crate) fn sign(&self, names: &[&str]) -> Certificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(names).unwrap();
+        let (uris, names): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| name.contains(':'));
+        let mut params = CertificateParams::new(names).unwrap();
+        let uri = |uri: String| SanType::URI(uri.try_into().unwrap());
+        params.subject_alt_names.extend(uris.into_iter().map(uri));
         Certificate {
             chain: params.signed_by(&key, &self.0).unwrap().pem(),
             key: key.serialize_pem(),

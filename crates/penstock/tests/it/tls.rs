@@ -104,7 +104,8 @@ fn clients_without_a_certificate_are_turned_away_where_one_is_asked_for() {
     let tls = "  tls: {frontend: {default: {validation: {caCertificateRefs: \
         [{group: '', kind: ConfigMap, name: clients}]}}}}\n";
     let text = manifests(&[("a", "", "a")], tls) + &server.secret("a");
-    let gateway = Configured::start(&(text + &clients.config_map("clients")));
+    let text = text + &clients.config_map("clients");
+    let gateway = Configured::start(&text);
     let ask = |own: Option<&Certificate>| {
         let connector = authority.client("http/1.1", own);
         soon(async {
@@ -118,6 +119,17 @@ fn clients_without_a_certificate_are_turned_away_where_one_is_asked_for() {
         "of another authority"
     );
     assert_eq!(ask(Some(&clients.sign(&["me"]))).unwrap().status, 200);
+    // Where it is said so, a client is let in whatever it shows, and the status says that.
+    gateway.apply(&text.replace("{caCert", "{mode: AllowInsecureFallback, caCert"));
+    assert_eq!(ask(None).unwrap().status, 200);
+    assert_eq!(ask(Some(&authority.sign(&["me"]))).unwrap().status, 200);
+    let told = gateway.config()["statuses"].to_string();
+    assert!(told.contains("InsecureFrontendValidationMode"), "{told}");
+    // An authority that cannot be read lets nobody in.
+    gateway.apply(&text.replace("name: clients}]}", "name: gone}]}"));
+    assert!(ask(Some(&clients.sign(&["me"]))).is_err());
+    let told = gateway.condition("Gateway", Some("a"), "Accepted");
+    assert!(told.contains("NoValidCACertificate"), "{told}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{PROVIDER, certified, chain, invalid, roots};
 use crate::socket::Socket;
-use config::{BackendTls, TrustedCa};
+use config::{BackendTls, SubjectName, TrustedCa};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -39,12 +39,15 @@ impl Connecting {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone())
                 .build()
                 .map_err(invalid)?;
-        let names = settings.subject_names.iter();
+        let names = settings.subject_names.iter().map(|name| match name {
+            SubjectName::Host(host) => ServerName::try_from(host.to_string())
+                .map(Name::Host)
+                .map_err(invalid),
+            SubjectName::Uri(uri) => Ok(Name::Uri(uri.clone())),
+        });
         let verifier = Verifier {
             inner: verifier,
-            names: names
-                .map(|name| ServerName::try_from(name.to_string()).map_err(invalid))
-                .collect::<Result<_, _>>()?,
+            names: names.collect::<Result<_, _>>()?,
         };
         let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
             .with_safe_default_protocol_versions()?
@@ -98,7 +101,28 @@ fn system_roots() -> Result<RootCertStore, Error> {
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
-    names: Vec<ServerName<'static>>,
+    names: Vec<Name>,
+}
+
+#[derive(Debug)]
+enum Name {
+    Host(ServerName<'static>),
+    Uri(Box<str>),
+}
+
+/// Whether the certificate has this URI among its names.
+fn has_uri(certificate: &CertificateDer<'_>, uri: &str) -> bool {
+    let parsed = webpki::EndEntityCert::try_from(certificate);
+    parsed.is_ok_and(|parsed| parsed.valid_uri_names().any(|name| name == uri))
+}
+
+/// Whether a check failed at the name only: the chain is checked before the name.
+fn is_of_another_name(error: &Error) -> bool {
+    use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
+    matches!(
+        error,
+        Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })
+    )
 }
 
 impl ServerCertVerifier for Verifier {
@@ -114,14 +138,22 @@ impl ServerCertVerifier for Verifier {
             let inner = &self.inner;
             inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
         };
-        let Some((first, others)) = self.names.split_first() else {
-            return check(server_name);
-        };
-        let mut checked = check(first);
-        for name in others {
-            checked = checked.or_else(|_| check(name));
+        let by_host = check(server_name);
+        if self.names.is_empty() {
+            return by_host;
         }
-        checked
+        let is_trusted = match &by_host {
+            Ok(_) => true,
+            Err(error) => is_of_another_name(error),
+        };
+        let holds = |name: &Name| match name {
+            Name::Host(host) => check(host).is_ok(),
+            Name::Uri(uri) => is_trusted && has_uri(end_entity, uri),
+        };
+        if self.names.iter().any(holds) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        by_host.and(Err(rustls::CertificateError::NotValidForName.into()))
     }
 
     fn verify_tls12_signature(

@@ -10,14 +10,16 @@ use crate::live::Shared;
 use crate::socket::Socket;
 use crate::worker::Local;
 use config::{Bind, ListenerTls};
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
     Acceptor, ClientHello, NoClientAuth, ParsedCertificate, ResolvesServerCert,
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{Error, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -94,16 +96,16 @@ fn server_config(settings: &ListenerTls) -> Result<ServerConfig, Error> {
     let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
         .with_safe_default_protocol_versions()?;
     let verifier = match &settings.client_certificates {
-        None => Arc::new(NoClientAuth),
+        None => Arc::new(NoClientAuth) as Arc<dyn ClientCertVerifier>,
         Some(asked) => {
             let roots = Arc::new(roots(&asked.ca)?);
             let builder = WebPkiClientVerifier::builder_with_provider(roots, PROVIDER.clone());
-            let builder = if asked.required {
-                builder
+            let verifier = builder.build().map_err(invalid)?;
+            if asked.required {
+                verifier
             } else {
-                builder.allow_unauthenticated()
-            };
-            builder.build().map_err(invalid)?
+                Arc::new(Anybody(verifier))
+            }
         }
     };
     let certificates = settings.certificates.iter().map(certified);
@@ -115,6 +117,51 @@ fn server_config(settings: &ListenerTls) -> Result<ServerConfig, Error> {
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     Ok(config)
+}
+
+/// Asks for a certificate and takes any, or none (`AllowInsecureFallback`).
+#[derive(Debug)]
+struct Anybody(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Anybody {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// The certificates of one listener.

@@ -3,8 +3,6 @@
 //!
 //! Whether a key fits its certificate is found out by the proxy: it takes cryptography.
 
-use std::sync::Arc;
-
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -15,17 +13,17 @@ use crate::objects::gateway::{
 };
 use crate::objects::{GATEWAY_GROUP, Objects, Sealed, Secret};
 use crate::status::{Condition, ConditionType, Reason, Truth};
-use crate::tls::{CertificatePem, ClientCertificates, ListenerTls};
+use crate::tls::{CertificatePem, ClientCertificates};
 
 /// Reason, message and field below the listener.
 type Refusal = (Reason, String, String);
 
-/// What an HTTPS listener needs; every reference must be good.
-pub(super) fn listener_tls(
+/// The certificates of an HTTPS listener; every reference must be good.
+pub(super) fn of_listener(
     objects: &Objects,
-    (gateway, spec): (&ObjectName, &GatewaySpec),
+    gateway: &ObjectName,
     listener: &GatewayListener,
-) -> Result<Arc<ListenerTls>, Refusal> {
+) -> Result<Vec<CertificatePem>, Refusal> {
     let invalid = |message: &str, field: &str| {
         Err((
             Reason::InvalidCertificateRef,
@@ -56,14 +54,37 @@ pub(super) fn listener_tls(
             (reason, message, format!(".tls.certificateRefs[{index}]"))
         })?);
     }
-    let client_certificates = match validation(spec, listener.port.number()) {
-        None => None,
-        Some(validation) => Some(client_certificates(objects, gateway, validation)?),
-    };
-    Ok(Arc::new(ListenerTls {
-        certificates,
-        client_certificates,
-    }))
+    Ok(certificates)
+}
+
+/// What clients of a listener must show, if anything.
+pub(super) fn clients(
+    objects: &Objects,
+    (gateway, spec): (&ObjectName, &GatewaySpec),
+    listener: &GatewayListener,
+) -> Result<Option<ClientCertificates>, Refusal> {
+    match validation(spec, listener.port.number()) {
+        None => Ok(None),
+        Some(validation) => client_certificates(objects, gateway, validation).map(Some),
+    }
+}
+
+/// The condition of a Gateway that lets clients in whatever they show.
+pub(super) fn insecure(spec: &GatewaySpec) -> Option<Condition> {
+    let frontend = spec.tls.as_ref()?.frontend.as_ref()?;
+    let of_ports = frontend.per_port.iter().filter_map(|one| one.tls.as_ref());
+    let mut all = frontend.default.iter().chain(of_ports);
+    let is_insecure = all.any(|tls| {
+        let mode = tls.validation.as_ref().and_then(|one| one.mode.as_ref());
+        mode == Some(&ValidationMode::AllowInsecureFallback)
+    });
+    is_insecure.then(|| {
+        Condition::plain(
+            ConditionType::InsecureFrontendValidationMode,
+            Truth::True,
+            Reason::ConfigurationChanged,
+        )
+    })
 }
 
 /// What the Gateway says of clients at a port: the port's own, else the default.
@@ -90,18 +111,22 @@ fn client_certificates(
         let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
         let name = ObjectName::new(namespace, &reference.name);
         let target = (reference.group.as_str(), reference.kind.as_str());
+        if !matches!(target, ("", "ConfigMap" | "Secret")) {
+            let message = format!("{} of group `{}` holds no authorities", target.1, target.0);
+            return Err((Reason::InvalidCACertificateKind, message, field()));
+        }
         if !grants::permits(objects, &gateway_of(gateway), target, &name) {
             let message = format!("no ReferenceGrant permits {} {name}", reference.kind);
             return Err((Reason::RefNotPermitted, message, field()));
         }
         let pem = authority(objects, target, &name)
-            .map_err(|message| (Reason::InvalidCertificateRef, message, field()))?;
+            .map_err(|message| (Reason::InvalidCACertificateRef, message, field()))?;
         ca.push_str(&pem);
         ca.push('\n');
     }
     if ca.is_empty() {
         let message = "client certificates need an authority".to_owned();
-        return Err((Reason::InvalidCertificateRef, message, field()));
+        return Err((Reason::InvalidCACertificateRef, message, field()));
     }
     Ok(ClientCertificates {
         ca,
