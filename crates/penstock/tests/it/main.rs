@@ -19,6 +19,7 @@ mod certificates;
 mod cli;
 mod configured;
 mod docs;
+mod errors;
 mod events;
 mod explain;
 mod files;
