@@ -13,6 +13,7 @@
 )]
 
 mod backends;
+mod books;
 mod bytes;
 mod cancel;
 mod certificates;
