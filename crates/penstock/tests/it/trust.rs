@@ -130,10 +130,16 @@ fn record(mut stream: TcpStream, kept: &Mutex<Vec<Seen>>) -> Option<()> {
     }
 }
 
-/// All that comes back on one connection.
-fn answers(address: SocketAddr, bytes: &[u8]) -> Vec<Answer> {
+/// All that comes back on one connection for these bytes, sent so many at a time.
+fn answers(address: SocketAddr, bytes: &[u8], at_a_time: usize) -> Vec<Answer> {
     let mut stream = connect(address);
-    stream.write_all(bytes).unwrap();
+    stream.set_nodelay(true).unwrap();
+    for piece in bytes.chunks(at_a_time) {
+        // Refused in the middle: the rest has no reader.
+        if stream.write_all(piece).is_err() {
+            break;
+        }
+    }
     let mut all = Vec::new();
     // A broken connection is no answer; what came before it counts.
     let _ = stream.read_to_end(&mut all);
@@ -181,14 +187,14 @@ fn judge(fate: Fate, answers: &[Answer], seen: &[Seen]) -> Result<(), String> {
     }
 }
 
-/// Sends every case to one gateway.
-fn check(cases: &[(&str, Vec<u8>, Fate)]) {
+/// Sends every case to one gateway, so many bytes at a time.
+fn check(cases: &[(&str, Vec<u8>, Fate)], at_a_time: usize) {
     let server = Recorder::start();
     let gateway = Gateway::before(&[server.address]);
     let mut wrong = Vec::new();
     for (name, bytes, fate) in cases {
         let bytes = [bytes.as_slice(), NEXT].concat();
-        let answers = answers(gateway.address, &bytes);
+        let answers = answers(gateway.address, &bytes, at_a_time);
         if let Err(why) = judge(*fate, &answers, &server.take()) {
             wrong.push(format!("{name}: {why}"));
         }
@@ -202,7 +208,9 @@ fn table(cases: &[Case]) {
         .iter()
         .map(|(name, bytes, fate)| (*name, bytes.to_vec(), *fate))
         .collect();
-    check(&cases);
+    for at_a_time in [usize::MAX, 1] {
+        check(&cases, at_a_time);
+    }
 }
 
 #[test]
@@ -233,7 +241,7 @@ fn what_exceeds_a_limit_has_its_own_status() {
     };
     let long = |bytes: usize| format!("x: {}\r\n", "a".repeat(bytes));
     let large = Refused(431, "head_too_large");
-    check(&[
+    let cases = [
         ("a large field", get(&long(33 << 10)), large),
         (
             "a large field without end",
@@ -278,7 +286,10 @@ fn what_exceeds_a_limit_has_its_own_status() {
             chunked(&format!("0;{}\r\n\r\n", "a".repeat(257))),
             Refused(400, "chunk_extension_too_large"),
         ),
-    ]);
+    ];
+    for at_a_time in [usize::MAX, 1_000] {
+        check(&cases, at_a_time);
+    }
 }
 
 /// Fields that must not pass, in spellings that a careless filter misses.
@@ -312,7 +323,11 @@ fn fields_that_steer_or_belong_to_the_connection_never_reach_a_server() {
     ] {
         for fields in [format!("{KEPT}{WITHHELD}"), format!("{WITHHELD}{KEPT}")] {
             let text = format!("POST /x HTTP/1.1\r\n{framing}{fields}\r\n{body}");
-            let answers = answers(gateway.address, &[text.as_bytes(), NEXT].concat());
+            let answers = answers(
+                gateway.address,
+                &[text.as_bytes(), NEXT].concat(),
+                usize::MAX,
+            );
             assert_eq!(answers.len(), 2, "{answers:?}");
             let seen = server.take();
             let targets: Vec<&str> = seen.iter().map(Seen::target).collect();
