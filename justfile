@@ -51,6 +51,22 @@ real:
 fuzz TARGET *ARGS:
     cargo +nightly fuzz run {{ TARGET }} {{ ARGS }}
 
+# Keep a Kubernetes cluster running, without containers, until Ctrl-C
+cluster *ARGS:
+    conformance/run up {{ ARGS }}
+
+# kubectl in the cluster that `just cluster` keeps
+kubectl *ARGS:
+    conformance/run kubectl {{ ARGS }}
+
+# Any command in that cluster's network, for example: just in-cluster curl http://10.240.0.10
+in-cluster *ARGS:
+    conformance/run inside {{ ARGS }}
+
+# Upstream conformance suites: just conformance [gie|gateway] [--test NAME] [--peer envoy-gateway]
+conformance *ARGS:
+    conformance/run run {{ ARGS }}
+
 # What continuous integration runs
 ci:
     .ci/run

@@ -5,8 +5,8 @@
 //! our Gateways and their listeners (`gateways`), routes on their own (`lower`), who attaches where
 //! (`attach`), what references lead to (`link`), names of models (`models`), pools (`pools`).
 //!
-//! A Gateway is ours if its GatewayClass names [`CONTROLLER_NAME`] or is not among the objects: in
-//! a directory of files nobody else could serve it.
+//! A Gateway is ours if its GatewayClass names [`CONTROLLER_NAME`]; with [`Placement::OneProcess`]
+//! also if the class is not among the objects: of a directory of files nobody else could serve it.
 
 use std::sync::Arc;
 
@@ -27,13 +27,17 @@ mod grants;
 mod link;
 mod lower;
 mod models;
+mod plan;
 mod pools;
+mod reach;
 mod routes;
 
 use gateways::Gateways;
 use link::Linker;
 use lower::LoweredRoute;
+pub use plan::{GatewayPlan, PlannedPort};
 pub(crate) use pools::find as find_pool;
+pub use reach::reachable;
 
 /// The controller whose GatewayClasses are ours.
 pub const CONTROLLER_NAME: &str = "penstock.dev/gateway-controller";
@@ -52,9 +56,23 @@ pub fn compile(objects: &Objects) -> Compiled {
     Compiler::default().compile(objects)
 }
 
+/// Where Gateways are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// All by one process, on the addresses that they name: they share its sockets.
+    #[default]
+    OneProcess,
+    /// Each by proxies of its own, which listen on every address that they have (Kubernetes).
+    PerGateway,
+}
+
 /// Compiles again and again, with unchanged nodes shared between snapshots.
 #[derive(Debug, Default)]
 pub struct Compiler {
+    placement: Placement,
+    /// Routes that each Gateway of ours took, as of the last compilation.
+    taken: FxHashMap<ObjectName, Vec<ObjectName>>,
+    plans: Vec<GatewayPlan>,
     lowered: FxHashMap<ObjectName, (Arc<HttpRoute>, Arc<LoweredRoute>)>,
     rules: FxHashMap<(ObjectName, u32), Arc<Rule>>,
     last: Option<Arc<Snapshot>>,
@@ -80,11 +98,24 @@ impl Age {
 }
 
 impl Compiler {
+    /// A compiler for Gateways that are served in a given way.
+    pub fn new(placement: Placement) -> Self {
+        Self {
+            placement,
+            ..Self::default()
+        }
+    }
+
+    /// Our Gateways of the last compilation, oldest first.
+    pub fn plans(&self) -> &[GatewayPlan] {
+        &self.plans
+    }
+
     /// The same as [`compile`], with `Arc`s of the last snapshot wherever they are equal.
     pub fn compile(&mut self, objects: &Objects) -> Compiled {
         self.lower(objects);
         let mut statuses = Statuses::default();
-        let mut gateways = Gateways::collect(objects);
+        let mut gateways = Gateways::collect(objects, self.placement);
         let models = models::Tables::build(objects);
         let attached = routes::attach_all(objects, &self.lowered, &mut gateways);
         let linker = Linker::link(objects, &models, &gateways, &attached, self.last.as_deref());
@@ -99,6 +130,8 @@ impl Compiler {
             }
         }
         self.rules = rules;
+        self.taken = routes::taken(&attached);
+        self.plans = gateways.list.iter().map(GatewayPlan::of).collect();
 
         gateways.report(objects, &mut statuses);
         routes::report(objects, &attached, &mut statuses);

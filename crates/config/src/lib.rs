@@ -15,6 +15,7 @@ mod compile;
 mod duration;
 mod error;
 mod export;
+mod features;
 mod hash;
 mod host;
 mod members;
@@ -30,10 +31,13 @@ mod tls;
 pub mod yaml;
 
 pub use attached::{FILE_ANNOTATION, attach, attached};
-pub use compile::{CONTROLLER_NAME, Compiled, Compiler, compile};
+pub use compile::{
+    CONTROLLER_NAME, Compiled, Compiler, GatewayPlan, Placement, PlannedPort, compile, reachable,
+};
 pub use duration::ApiDuration;
 pub use error::{ConfigError, ErrorList};
 pub use export::export;
+pub use features::SUPPORTED_FEATURES;
 pub use host::HostPattern;
 pub use members::{Member, members};
 pub use name::{DEFAULT_NAMESPACE, ObjectName};

@@ -1,8 +1,9 @@
-//! Who serves a pool or a Service, from EndpointSlices.
+//! Who serves a pool or a Service.
 //!
-//! For pools this is the way of files: slices of the pool's namespace whose labels satisfy its
-//! selector. (In a cluster, members are Pods.) A slice's own ports narrow the pool's target ports;
-//! a slice without ports takes them all. Addresses that cannot be used are passed over.
+//! Members of a pool are the ready Pods of its namespace whose labels satisfy its selector, one
+//! endpoint for each target port; and, for files, the EndpointSlices that do, unless Kubernetes made
+//! them for a Service. A slice's own ports narrow the pool's target ports, and so does a Pod's
+//! annotation; without any, all are taken. Addresses that cannot be used are passed over.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,11 +13,16 @@ use crate::compile;
 use crate::name::ObjectName;
 use crate::objects::meta::selects;
 use crate::objects::service::{SliceAddressType, SliceEndpoint};
-use crate::objects::{EndpointSlice, Objects, Service};
+use crate::objects::{EndpointSlice, Objects, Pod, Service};
 use crate::snapshot::{Address, ServicePort};
 
 /// Ties an EndpointSlice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Who made a slice; those of Kubernetes stand for Services and copy their labels.
+const MANAGED_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Narrows the target ports of one Pod: `8000,8002`.
+const ACTIVE_PORTS: &str = "inference.networking.k8s.io/active-ports";
 
 /// One endpoint of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,17 +35,31 @@ pub struct Member {
     pub address: Address,
 }
 
-/// The members of a pool, in the order of slices, endpoints and target ports; none twice.
+/// The members of a pool, in the order of Pods or slices, endpoints and target ports; none twice.
 pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
     let Some(spec) = compile::find_pool(objects, pool) else {
         return Vec::new();
     };
     let wanted = &spec.selector.match_labels;
     let mut members: indexmap::IndexMap<String, Member> = Default::default();
+    let all_ports = spec.target_ports.iter().map(|port| port.number.number());
+    let all_ports: Vec<u16> = all_ports.collect();
+    for (name, entry) in &objects.pods {
+        let pod = &entry.object;
+        if name.namespace == pool.namespace
+            && pod.takes_requests()
+            && !wanted.is_empty()
+            && selects(wanted, &pod.metadata.labels)
+        {
+            let found = of_pod(pod, &all_ports);
+            members.extend(found.map(|member| (member.key.clone(), member)));
+        }
+    }
     for (name, entry) in &objects.endpoint_slices {
         let slice = &entry.object;
         let selected = name.namespace == pool.namespace
             && !wanted.is_empty()
+            && !slice.metadata.labels.contains_key(MANAGED_LABEL)
             && selects(wanted, &slice.metadata.labels);
         if !selected {
             continue;
@@ -50,8 +70,9 @@ pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
             .filter_map(|port| port.port)
             .map(|port| port.number())
             .collect();
-        let ports = spec.target_ports.iter().map(|port| port.number.number());
-        let ports: Vec<u16> = ports
+        let ports: Vec<u16> = all_ports
+            .iter()
+            .copied()
             .filter(|port| slice.ports.is_empty() || of_slice.contains(port))
             .collect();
         for endpoint in slice
@@ -67,6 +88,41 @@ pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
         }
     }
     members.into_values().collect()
+}
+
+/// Each target port of a Pod that is active.
+fn of_pod(pod: &Pod, ports: &[u16]) -> impl Iterator<Item = Member> {
+    let active = pod.metadata.annotations.get(ACTIVE_PORTS);
+    let active: Option<Vec<u16>> = active.map(|text| {
+        let numbers = text.split(',').filter_map(|word| word.trim().parse().ok());
+        numbers.collect()
+    });
+    let address = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ip.as_deref());
+    let ip: Option<IpAddr> = address.and_then(|text| text.parse().ok());
+    let name = ObjectName::new(
+        pod.metadata.namespace.as_deref().unwrap_or_default(),
+        &pod.metadata.name,
+    );
+    let who = pod.metadata.uid.clone().unwrap_or_else(|| name.to_string());
+    let ports = ports
+        .iter()
+        .copied()
+        .filter(move |port| active.as_ref().is_none_or(|active| active.contains(port)));
+    let ports: Vec<u16> = ports.collect();
+    ip.into_iter().flat_map(move |ip| {
+        let who = who.clone();
+        ports.clone().into_iter().map(move |port| {
+            let address = Address::Ip(SocketAddr::new(ip, port));
+            Member {
+                key: format!("{who}:{port}"),
+                name: address.to_string(),
+                address,
+            }
+        })
+    })
 }
 
 fn member(slice: &EndpointSlice, endpoint: &SliceEndpoint, port: u16) -> Option<Member> {

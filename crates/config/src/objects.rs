@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 use crate::name::{DEFAULT_NAMESPACE, ObjectName};
@@ -24,8 +24,10 @@ pub mod gateway;
 pub mod http_route;
 pub mod inference_model;
 pub mod inference_pool;
+pub(crate) mod lenient;
 pub mod meta;
 pub mod penstock;
+pub mod pod;
 pub mod reference_grant;
 pub mod secret;
 pub mod service;
@@ -38,6 +40,7 @@ pub use inference_model::{InferenceModel, InferenceModelRewrite, InferenceObject
 pub use inference_pool::{InferencePool, InferencePoolV1Alpha2};
 pub use meta::{ConfigMap, Meta, Namespace};
 pub use penstock::{GatewayParameters, PoolPolicy};
+pub use pod::Pod;
 pub use reference_grant::ReferenceGrant;
 pub use secret::{Sealed, Secret};
 pub use service::{EndpointSlice, Service};
@@ -147,6 +150,19 @@ macro_rules! kinds {
                         .map(|object: $kind| Resource::$kind(Arc::new(object)))),+
                 }
             }
+
+            /// Decodes an object as an API server sends it. The server has checked it against its
+            /// own schema, which may be newer: fields that this version does not know are left out.
+            ///
+            /// # Errors
+            /// What does not fit the kind at all.
+            pub fn from_json(kind: Kind, json: serde_json::Value) -> Result<Resource, serde_json::Error> {
+                let lenient = lenient::Lenient(json);
+                match kind {
+                    $(Kind::$kind => $kind::deserialize(lenient)
+                        .map(|object| Resource::$kind(Arc::new(object)))),+
+                }
+            }
         }
 
         impl Serialize for Resource {
@@ -176,6 +192,16 @@ macro_rules! kinds {
             /// Takes an object out; false if there was none.
             pub fn remove(&mut self, kind: Kind, name: &ObjectName) -> bool {
                 match kind { $(Kind::$kind => self.$field.shift_remove(name).is_some()),+ }
+            }
+
+            /// One object.
+            pub fn get(&self, kind: Kind, name: &ObjectName) -> Option<Object> {
+                match kind {
+                    $(Kind::$kind => self.$field.get(name).map(|entry| Object {
+                        resource: Resource::$kind(Arc::clone(&entry.object)),
+                        origin: entry.origin.clone(),
+                    })),+
+                }
             }
 
             /// Where an object was written.
@@ -245,8 +271,17 @@ kinds! {
         ["llm-d.ai/v1alpha2", "inference.networking.x-k8s.io/v1alpha2"];
     Service, services, "Service", namespaced, ["v1"];
     EndpointSlice, endpoint_slices, "EndpointSlice", namespaced, ["discovery.k8s.io/v1"];
+    Pod, pods, "Pod", namespaced, ["v1"];
     Secret, secrets, "Secret", namespaced, ["v1"];
     ConfigMap, config_maps, "ConfigMap", namespaced, ["v1"];
+}
+
+impl Kind {
+    /// The kind that a manifest of this `apiVersion` and `kind` is.
+    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|one| one.as_str() == kind && one.api_versions().contains(&api_version))
+    }
 }
 
 impl fmt::Display for Kind {

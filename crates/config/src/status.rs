@@ -55,6 +55,7 @@ pub enum Reason {
     InvalidParameters,
     UnsupportedAddress,
     AddressNotUsable,
+    AddressNotAssigned,
     PortUnavailable,
     UnsupportedProtocol,
     UnsupportedValue,

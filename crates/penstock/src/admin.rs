@@ -8,19 +8,17 @@ use config::Statuses;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use proxy::Proxy;
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 mod gauges;
+pub(crate) mod http1;
 
 /// What the admin address shows.
 #[derive(Debug)]
@@ -67,38 +65,7 @@ impl Admin {
 
     /// Serves until `stop`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
-            };
-            let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            let (admin, stop) = (self.clone(), stop.clone());
-            connections.spawn(async move {
-                let service = hyper::service::service_fn(|request| {
-                    let admin = admin.clone();
-                    async move { Ok::<_, std::convert::Infallible>(admin.answer(&request)) }
-                });
-                let serving = hyper::server::conn::http1::Builder::new()
-                    .timer(hyper_util::rt::TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    served = serving => {
-                        if let Err(error) = served {
-                            tracing::debug!(%error, "an admin connection ended");
-                        }
-                    }
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
-        connections.close();
-        connections.wait().await;
+        http1::serve(listener, stop, move |request| self.answer(request)).await;
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -186,7 +153,7 @@ struct ConfigView<'a> {
     refused: &'a [config::ConfigError],
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+pub(crate) fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     let mut response = with_type(body.to_owned(), "text/plain; charset=utf-8");
     *response.status_mut() = status;
     response

@@ -1,5 +1,9 @@
 //! Arguments: every command with its options, and examples in its help.
 
+mod kubernetes;
+
+pub(crate) use kubernetes::{ControllerArgs, ProxyArgs};
+
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -41,6 +45,12 @@ pub(crate) enum Command {
     /// Serve: data plane and picker, from manifests, plain YAML or a list of endpoints.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Kubernetes control plane: reads objects, writes statuses, runs and feeds proxies.
+    #[command(after_help = kubernetes::CONTROLLER_EXAMPLES)]
+    Controller(ControllerArgs),
+    /// The data plane of one Gateway, fed by a controller.
+    #[command(after_help = kubernetes::PROXY_EXAMPLES)]
+    Proxy(ProxyArgs),
     /// A simulated vLLM-compatible model server, with faults on demand.
     #[command(after_help = mock_help())]
     Mock(MockArgs),

@@ -6,9 +6,11 @@
 mod admin;
 mod check;
 mod cli;
+mod controller;
 mod discover;
 mod export;
 mod mock;
+mod proxy_command;
 mod run;
 mod why;
 
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
     logging(&cli.log);
     let done = match cli.command {
         cli::Command::Run(args) => run::run(args),
+        cli::Command::Controller(args) => controller::run(args),
+        cli::Command::Proxy(args) => proxy_command::run(args),
         cli::Command::Mock(args) => mock::run(args),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Export(args) => export::run(&args),

@@ -15,8 +15,9 @@ use anyhow::Context;
 use proxy::{AccessLog, Limits, Proxy, Settings};
 use serving::Serving;
 pub(crate) use signals::Signals;
-use source::Source;
+pub(crate) use source::Source;
 use std::fs::OpenOptions;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +26,43 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    block_on(serve(args))
+}
+
+/// Runs a command that serves on a thread of its own.
+pub(crate) fn block_on(
+    serving: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args));
+    let served = runtime.block_on(serving);
     // Threads that wait for requests which were given up must not hold the process.
     runtime.shutdown_background();
     served
 }
 
+/// What all data planes are told.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) admin: SocketAddr,
+    pub(crate) workers: Option<usize>,
+    pub(crate) access_log: String,
+    pub(crate) explain: bool,
+    pub(crate) drain_timeout: Duration,
+}
+
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let (tasks, servers) = (Tasks::default(), Tasks::default());
-    let admin_listener = bind_admin(&args).await?;
+    let options = Serve {
+        admin: args.admin,
+        workers: args.workers,
+        access_log: args.access_log.clone(),
+        explain: !args.no_explain_headers,
+        drain_timeout: args.drain_timeout,
+    };
+    let admin_listener = bind_admin(options.admin).await?;
     let source = match Source::open(&args, &tasks, &servers).await {
         Ok(source) => source,
         Err(refused) => {
@@ -45,14 +70,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let proxy = Arc::new(Proxy::start(settings(&args)?).context("cannot start the workers")?);
-    let admin = Admin::new(proxy.clone());
     let admin_address = admin_listener.local_addr()?;
-    tasks
-        .tracker
-        .spawn(admin.clone().serve(admin_listener, tasks.stop.clone()));
-
-    let mut serving = Serving::new(proxy, admin, source);
+    let mut serving = start(&options, admin_listener, source, &tasks)?;
     let applied = serving.apply().await;
     let mut failed = applied
         .binds
@@ -67,7 +86,50 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
 
     serving.follow(&mut signals).await;
     let ending = end(serving, tasks, servers);
-    Ok(within(args.drain_timeout, &mut signals, ending).await)
+    Ok(within(options.drain_timeout, &mut signals, ending).await)
+}
+
+/// Serves what a controller says: ready with the first configuration, whatever it is.
+pub(crate) async fn serve_fed(
+    options: Serve,
+    source: Source,
+    tasks: Tasks,
+) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let admin_listener = bind_admin(options.admin).await?;
+    let is_kept = source.is_fed();
+    let mut serving = start(&options, admin_listener, source, &tasks)?;
+    if !is_kept {
+        tracing::info!("waiting for the controller");
+        let fed = tokio::select! {
+            _ = serving.source.changed() => true,
+            () = signals.end() => false,
+        };
+        if !fed {
+            let ending = end(serving, tasks, Tasks::default());
+            return Ok(within(options.drain_timeout, &mut signals, ending).await);
+        }
+    }
+    serving.apply().await;
+    serving.admin.set_ready(true);
+    serving.follow(&mut signals).await;
+    let ending = end(serving, tasks, Tasks::default());
+    Ok(within(options.drain_timeout, &mut signals, ending).await)
+}
+
+/// Starts the workers and the admin address.
+fn start(
+    options: &Serve,
+    admin_listener: TcpListener,
+    source: Source,
+    tasks: &Tasks,
+) -> anyhow::Result<Serving> {
+    let proxy = Arc::new(Proxy::start(settings(options)?).context("cannot start the workers")?);
+    let admin = Admin::new(proxy.clone());
+    tasks
+        .tracker
+        .spawn(admin.clone().serve(admin_listener, tasks.stop.clone()));
+    Ok(Serving::new(proxy, admin, source))
 }
 
 /// Tasks of one kind, which end together.
@@ -78,7 +140,7 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
@@ -119,20 +181,20 @@ async fn within(
     }
 }
 
-async fn bind_admin(args: &RunArgs) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(args.admin)
+async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
         .await
-        .map_err(|error| proxy::explain_bind_error(args.admin, error))
+        .map_err(|error| proxy::explain_bind_error(address, error))
         .context("cannot open the admin address; choose another with --admin")
 }
 
-fn settings(args: &RunArgs) -> anyhow::Result<Settings> {
+fn settings(options: &Serve) -> anyhow::Result<Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Settings {
-        workers: args.workers.unwrap_or(cores),
+        workers: options.workers.unwrap_or(cores),
         limits: Limits::default(),
-        log: access_log(&args.access_log)?,
-        explain: !args.no_explain_headers,
+        log: access_log(&options.access_log)?,
+        explain: options.explain,
         seed: seed(),
     })
 }

@@ -7,9 +7,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use super::{Age, CONTROLLER_NAME};
+use super::{Age, CONTROLLER_NAME, Placement};
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
@@ -82,11 +82,11 @@ impl ListenerState {
 }
 
 impl Gateways {
-    pub(super) fn collect(objects: &Objects) -> Self {
+    pub(super) fn collect(objects: &Objects, placement: Placement) -> Self {
         let mut list: Vec<(Age, OurGateway)> = objects
             .gateways
             .iter()
-            .filter(|(_, entry)| is_ours(objects, &entry.object))
+            .filter(|(_, entry)| is_ours(objects, &entry.object, placement))
             .map(|(name, entry)| {
                 (
                     Age::of(&entry.object.metadata),
@@ -96,7 +96,14 @@ impl Gateways {
             .collect();
         list.sort_by(|(age_a, a), (age_b, b)| (age_a, &a.name).cmp(&(age_b, &b.name)));
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
-        conflicts::find(&mut list);
+        let mut together = list.len().max(1);
+        if placement == Placement::PerGateway {
+            together = 1;
+            for gateway in &mut list {
+                gateway.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+            }
+        }
+        list.chunks_mut(together).for_each(conflicts::find);
         let positions = list
             .iter()
             .enumerate()
@@ -108,15 +115,6 @@ impl Gateways {
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
-    }
-
-    /// What is shown to a server behind these Gateways: the oldest one's that has something.
-    pub(super) fn client_certificate(&self, users: &FxHashSet<usize>) -> Option<&CertificatePem> {
-        let mut users: Vec<usize> = users.iter().copied().collect();
-        users.sort_unstable();
-        let gateways = users.iter().filter_map(|user| self.list.get(*user));
-        let mut shown = gateways.filter_map(|gateway| gateway.client_certificate.as_ref());
-        shown.find_map(|shown| shown.as_ref().ok())
     }
 
     /// The listeners to serve, by socket.
@@ -184,11 +182,16 @@ impl Gateways {
     }
 }
 
-fn is_ours(objects: &Objects, gateway: &Gateway) -> bool {
-    class_of(objects, gateway).is_none_or(|class| class.spec.controller_name == CONTROLLER_NAME)
+fn is_ours(objects: &Objects, gateway: &Gateway, placement: Placement) -> bool {
+    class_of(objects, gateway).map_or(placement == Placement::OneProcess, |class| {
+        class.spec.controller_name == CONTROLLER_NAME
+    })
 }
 
-fn class_of<'a>(objects: &'a Objects, gateway: &Gateway) -> Option<&'a Arc<GatewayClass>> {
+pub(super) fn class_of<'a>(
+    objects: &'a Objects,
+    gateway: &Gateway,
+) -> Option<&'a Arc<GatewayClass>> {
     let name = ObjectName::new("", &gateway.spec.gateway_class_name);
     objects
         .gateway_classes
@@ -290,21 +293,17 @@ impl OurGateway {
         for (found, path) in found {
             match found {
                 None => {}
-                Some(Ok(spec)) => {
-                    let GatewayParametersSpec {
-                        trust_inference_headers,
-                        picker,
-                    } = spec;
-                    let merged = &mut self.parameters;
-                    merged.trust_inference_headers =
-                        trust_inference_headers.or(merged.trust_inference_headers);
-                    merged.picker = picker.clone().or(merged.picker.take());
-                }
+                Some(Ok(spec)) => self.parameters = spec.clone().over(&self.parameters),
                 Some(Err(message)) => {
                     self.refusal = Some((Reason::InvalidParameters, message, path));
                 }
             }
         }
+    }
+
+    /// Whether the Gateway as a whole is taken on.
+    pub(super) fn stands(&self) -> bool {
+        self.refusal.is_none()
     }
 
     /// Whether pools behind this Gateway are picked from by the built-in picker in any case.

@@ -272,6 +272,20 @@ impl AttachedRoute {
     }
 }
 
+/// The routes that each Gateway of ours takes.
+pub(super) fn taken(routes: &[AttachedRoute]) -> FxHashMap<ObjectName, Vec<ObjectName>> {
+    let mut taken: FxHashMap<ObjectName, Vec<ObjectName>> = FxHashMap::default();
+    for route in routes {
+        for parent in route.parents.iter().filter(|parent| parent.is_accepted()) {
+            let of_gateway = taken.entry(parent.gateway.clone()).or_default();
+            if of_gateway.last() != Some(&route.name) {
+                of_gateway.push(route.name.clone());
+            }
+        }
+    }
+    taken
+}
+
 /// Statuses of routes.
 pub(super) fn report(objects: &Objects, routes: &[AttachedRoute], statuses: &mut Statuses) {
     for route in routes {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::meta::Meta;
+use super::service::ServiceType;
 use super::wire::{open_enum, wire};
 
 wire!(
@@ -25,8 +26,39 @@ wire!(
         trust_inference_headers: Option<bool>,
         /// `BuiltIn` passes over the endpoint pickers that pools name.
         picker: Option<PickerChoice>,
+        /// Proxies of the Gateway, 1 to 1,000; set once and again when this value changes, so that
+        /// an autoscaler may move it. Default 2. Only in a cluster, as are the following.
+        replicas: Option<u32>,
+        /// Requests and limits of the proxy's container.
+        resources: Option<Value>,
+        /// The proxy's image; default the controller's own.
+        image: Option<String>,
+        /// How the Gateway's Service is exposed; default `LoadBalancer`.
+        service_type: Option<ServiceType>,
     }
 );
+
+impl GatewayParametersSpec {
+    /// These parameters where they say something, else those of `under`.
+    pub fn over(self, under: &Self) -> Self {
+        let Self {
+            trust_inference_headers,
+            picker,
+            replicas,
+            resources,
+            image,
+            service_type,
+        } = self;
+        Self {
+            trust_inference_headers: trust_inference_headers.or(under.trust_inference_headers),
+            picker: picker.or_else(|| under.picker.clone()),
+            replicas: replicas.or(under.replicas),
+            resources: resources.or_else(|| under.resources.clone()),
+            image: image.or_else(|| under.image.clone()),
+            service_type: service_type.or_else(|| under.service_type.clone()),
+        }
+    }
+}
 
 open_enum!(
     /// Who picks endpoints.

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Condition, ConditionType, ListenerStatus, Reason, Statuses, Truth};
+use super::{Condition, ConditionType, ListenerStatus, ObjectStatus, Reason, Statuses, Truth};
 use crate::objects::Kind;
 use crate::snapshot::Snapshot;
 
@@ -19,13 +19,17 @@ pub enum SocketState {
     PortUnavailable(String),
     /// The address cannot be listened on; the text says why.
     AddressNotUsable(String),
+    /// The Gateway has no address yet (in a cluster).
+    AddressNotAssigned(String),
 }
 
 impl SocketState {
     fn message(&self) -> &str {
         match self {
             Self::Served => "",
-            Self::PortUnavailable(message) | Self::AddressNotUsable(message) => message,
+            Self::PortUnavailable(message)
+            | Self::AddressNotUsable(message)
+            | Self::AddressNotAssigned(message) => message,
         }
     }
 }
@@ -49,14 +53,43 @@ impl Statuses {
                     gateway.listeners.iter().position(named)
                 });
                 if let (Some(gateway), Some(position)) = (gateway, position) {
-                    let path = format!("spec.listeners[{position}]");
-                    if let Some(status) = gateway.listeners.get_mut(position) {
-                        of_listener(&mut status.conditions, state, &path);
-                    }
-                    let any = gateway.listeners.iter().any(is_programmed);
-                    of_gateway(&mut gateway.conditions, state, any);
+                    gateway.take_listener(position, state);
                 }
             }
+        }
+    }
+}
+
+impl ObjectStatus {
+    fn take_listener(&mut self, position: usize, state: &SocketState) {
+        let path = format!("spec.listeners[{position}]");
+        if let Some(status) = self.listeners.get_mut(position) {
+            of_listener(&mut status.conditions, state, &path);
+        }
+        let any = self.listeners.iter().any(is_programmed);
+        of_gateway(&mut self.conditions, state, any);
+    }
+
+    /// Takes over what proxies report of a Gateway's listeners, by name, and what is wrong with the
+    /// Gateway's addresses, if anything. Listeners without a report stay as they are.
+    pub fn take_proxies(
+        &mut self,
+        listeners: &[(String, SocketState)],
+        addresses: Option<&SocketState>,
+    ) {
+        for (name, state) in listeners {
+            let position = self.listeners.iter().position(|known| known.name == *name);
+            if let Some(position) = position {
+                self.take_listener(position, state);
+            }
+        }
+        let is_refused = |one: &Condition| {
+            one.condition_type == ConditionType::Programmed && one.status == Truth::False
+        };
+        if let Some(problem) = addresses
+            && !self.conditions.iter().any(is_refused)
+        {
+            of_gateway(&mut self.conditions, problem, false);
         }
     }
 }
@@ -101,6 +134,9 @@ fn of_gateway(conditions: &mut [Condition], state: &SocketState, any_programmed:
             }
             SocketState::AddressNotUsable(_) => {
                 refuse(condition, Reason::AddressNotUsable, state, "spec.addresses");
+            }
+            SocketState::AddressNotAssigned(_) => {
+                refuse(condition, Reason::AddressNotAssigned, state, "");
             }
         }
     }

@@ -42,6 +42,7 @@ fn text(source: &Source, models: &[String], applied: &Applied, admin: SocketAddr
 fn where_from(origin: &Origin) -> Vec<String> {
     match origin {
         Origin::Files => vec!["Serving the configuration in the given files.".to_owned()],
+        Origin::Controller => vec!["Serving what the controller says.".to_owned()],
         Origin::Endpoints => vec!["Serving the given endpoints.".to_owned()],
         Origin::Found(found) => {
             let mut lines = vec!["Found model servers on this machine:".to_owned()];

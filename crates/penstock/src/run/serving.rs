@@ -57,6 +57,7 @@ impl Serving {
         let mut statuses = compiled.statuses;
         let report: Vec<_> = applied.binds.iter().map(socket_state).collect();
         statuses.take_sockets(&compiled.snapshot, &report);
+        self.source.report(&compiled.snapshot, &report);
         self.tell(&statuses);
         let failed = applied.binds.iter().any(|bound| bound.result.is_err());
         self.rebind = failed.then(|| match self.rebind {

@@ -6,8 +6,11 @@ use crate::cli::RunArgs;
 use crate::discover::{self, Found};
 use crate::mock::DEFAULT_MODEL;
 use anyhow::Context;
-use config::{Compiled, Compiler, ConfigError, EndpointUrl, Objects, Plain};
+use config::{
+    Compiled, Compiler, ConfigError, EndpointUrl, Objects, Placement, Plain, SocketState,
+};
 use control::files::{self, Watching};
+use control::stream::{Applied, Following, Listener, Received};
 use mock::{Listen, Mock, MockSpec};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +26,7 @@ pub(crate) enum Origin {
     Endpoints,
     Found(Vec<Found>),
     Simulated(Vec<SocketAddr>),
+    Controller,
 }
 
 /// The objects in force and their changes.
@@ -33,6 +37,9 @@ pub(crate) struct Source {
     objects: Arc<Objects>,
     refused: Vec<ConfigError>,
     files: Option<Watching>,
+    stream: Option<Following>,
+    /// What came last from the stream.
+    received: Option<Received>,
 }
 
 /// Why a configuration cannot be served.
@@ -91,7 +98,53 @@ impl Source {
             objects,
             refused: Vec::new(),
             files: None,
+            stream: None,
+            received: None,
         }
+    }
+
+    /// Objects that a controller feeds; what was kept from the last run is there at once.
+    pub(crate) fn from_stream(mut following: Following) -> Self {
+        let received = following.received.borrow_and_update().clone();
+        let objects = received.as_ref().map(|received| received.objects.clone());
+        let mut source = Self::new(Origin::Controller, objects.unwrap_or_default());
+        source.compiler = Compiler::new(Placement::PerGateway);
+        source.stream = Some(following);
+        source.received = received;
+        source
+    }
+
+    /// Whether there is something to serve.
+    pub(super) fn is_fed(&self) -> bool {
+        self.received.is_some()
+    }
+
+    /// Tells the controller, if there is one, what became of the configuration that was applied.
+    pub(super) fn report(
+        &self,
+        snapshot: &config::Snapshot,
+        sockets: &[(SocketAddr, SocketState)],
+    ) {
+        let (Some(following), Some(received)) = (&self.stream, &self.received) else {
+            return;
+        };
+        let mut listeners = Vec::new();
+        for bind in &snapshot.binds {
+            let socket = SocketAddr::new(bind.address, bind.port);
+            let state = sockets.iter().find(|(address, _)| *address == socket);
+            let Some((_, state)) = state else { continue };
+            let named = bind
+                .listeners
+                .iter()
+                .map(|one| Listener::of(&one.name, state));
+            listeners.extend(named);
+        }
+        let applied = Applied {
+            snapshot: snapshot.hash,
+            listeners,
+            ..Applied::default()
+        };
+        following.report(received, applied);
     }
 
     async fn from_files(args: &RunArgs, tasks: &Tasks) -> Result<Self, Refused> {
@@ -148,6 +201,16 @@ impl Source {
     /// Waits for the next change; `false` when it was refused and the objects stay. Never returns
     /// where nothing can change.
     pub(crate) async fn changed(&mut self) -> bool {
+        if let Some(stream) = &mut self.stream {
+            if stream.received.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            self.received = stream.received.borrow_and_update().clone();
+            if let Some(received) = &self.received {
+                self.objects = received.objects.clone();
+            }
+            return true;
+        }
         let Some(files) = &mut self.files else {
             return std::future::pending().await;
         };

@@ -1,0 +1,117 @@
+// The harness: starts a cluster as processes, runs the upstream conformance suites in it and ends it
+// without a trace. The same program is also the parts that are simulated: the node's agent, the
+// first process of a container, and stand-ins for two images. See ../../README.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"penstock/conformance/cluster/agent"
+	"penstock/conformance/cluster/sandbox"
+	"penstock/conformance/cluster/supervise"
+)
+
+const usage = `usage: harness up | node | base | ci | run SUITE... [flags]
+
+up     keep a cluster running until Ctrl-C
+node   check what the simulated node promises to Pods
+base   show that the suites' base manifests become ready, without any gateway
+ci     node and base in one cluster
+run    run the suites
+
+`
+
+func main() {
+	if filepath.Base(os.Args[0]) == "coredns" {
+		os.Exit(answerAnything())
+	}
+	command := ""
+	if len(os.Args) > 1 {
+		command = os.Args[1]
+	}
+	switch command {
+	case "up", "node", "base", "ci", "run":
+		os.Exit(outside(os.Args[1:]))
+	case "first":
+		os.Exit(supervise.First(append([]string{"inside"}, os.Args[2:]...)))
+	case "inside":
+		os.Exit(inside(os.Args[2:]))
+	case "agent":
+		os.Exit(runAgent(os.Args[2:]))
+	case "container":
+		sandbox.Enter()
+	case "sleep":
+		<-untilSignal().Done()
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(supervise.ExitUsage)
+	}
+}
+
+// outside checks the arguments and moves into namespaces of its own.
+func outside(arguments []string) int {
+	options, err := parseOptions(arguments)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return supervise.ExitUsage
+	}
+	if err := os.MkdirAll(options.logs, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	lock, err := os.OpenFile(filepath.Join(options.logs, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		fmt.Fprintf(os.Stderr, "another run is under way (process %s holds %s): wait for it or end it\n", readPid(options.logs), lock.Name())
+		return 1
+	}
+	pidFile := filepath.Join(options.logs, "pid")
+	defer os.Remove(pidFile)
+	return supervise.Outside(arguments, func(pid int) error {
+		return os.WriteFile(pidFile, fmt.Appendln(nil, pid), 0o644)
+	})
+}
+
+func readPid(logs string) string {
+	data, err := os.ReadFile(filepath.Join(logs, "pid"))
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(data))
+}
+
+func untilSignal() context.Context {
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	return ctx
+}
+
+func runAgent(arguments []string) int {
+	flags := flag.NewFlagSet("agent", flag.ExitOnError)
+	var config agent.Config
+	flags.StringVar(&config.Kubeconfig, "kubeconfig", "", "how to reach the API server")
+	flags.StringVar(&config.State, "state", "", "directory for logs and volumes")
+	flags.StringVar(&config.Node, "node", "", "name of the node")
+	flags.StringVar(&config.HostIP, "host-ip", "", "address of the node")
+	programs := flags.String("programs", "", "what runs for which image: IMAGE-SUBSTRING=PATH[@UID],...")
+	_ = flags.Parse(arguments) // it exits by itself
+	var err error
+	if config.Programs, err = agent.ParsePrograms(*programs); err == nil {
+		err = agent.Run(untilSignal(), config)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		return 1
+	}
+	return 0
+}

