@@ -63,12 +63,10 @@ pub(super) fn wanted(
             );
         }
         Kind::BackendTlsPolicy => {
-            let ancestors = list(&before, "ancestors");
+            let known = list(&before, "ancestors");
             let reference = |parent: &ParentStatus| Some(gateway_reference(&parent.gateway));
-            after.insert(
-                "ancestors".to_owned(),
-                merge_parents(&ancestors, status, stamp, reference, is_ours),
-            );
+            let ancestors = merge_parents(&known, status, stamp, reference, is_ours);
+            after.insert("ancestors".to_owned(), ancestors);
         }
         Kind::InferencePool | Kind::InferencePoolV1Alpha2 => {
             let field = if status.kind == Kind::InferencePool {
