@@ -96,14 +96,10 @@ impl Gateways {
             .collect();
         list.sort_by(|(age_a, a), (age_b, b)| (age_a, &a.name).cmp(&(age_b, &b.name)));
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
-        let mut together = list.len().max(1);
-        if placement == Placement::PerGateway {
-            together = 1;
-            for gateway in &mut list {
-                gateway.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-            }
+        match placement {
+            Placement::OneProcess => conflicts::find(&mut list),
+            Placement::PerGateway => list.iter_mut().for_each(OurGateway::stand_alone),
         }
-        list.chunks_mut(together).for_each(conflicts::find);
         let positions = list
             .iter()
             .enumerate()
@@ -279,11 +275,8 @@ impl OurGateway {
         let own = gateway.spec.infrastructure.as_ref();
         let own = own.and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
         let of_class = class.map(|reference| {
-            parameters(
-                objects,
-                reference,
-                reference.namespace.as_deref().unwrap_or_default(),
-            )
+            let namespace = reference.namespace.as_deref().unwrap_or_default();
+            parameters(objects, reference, namespace)
         });
         let of_gateway = own.map(|reference| parameters(objects, reference, &self.name.namespace));
         let found = [
@@ -299,6 +292,12 @@ impl OurGateway {
                 }
             }
         }
+    }
+
+    /// Its proxies have every address that they get, and no other Gateway beside them.
+    fn stand_alone(&mut self) {
+        self.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+        conflicts::find(std::slice::from_mut(self));
     }
 
     /// Whether the Gateway as a whole is taken on.

@@ -83,7 +83,8 @@ pub fn follow(
     let first = kept.and_then(|kept| proxy.restore(kept));
     let (sender, received) = watch::channel(first);
     let (applied, reports) = mpsc::channel(16);
-    tracker.spawn(async move { stop.run_until_cancelled(proxy.run(sender, reports)).await });
+    let running = Box::pin(proxy.run(sender, reports));
+    tracker.spawn(async move { stop.run_until_cancelled(running).await });
     Following { received, applied }
 }
 

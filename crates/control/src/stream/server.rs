@@ -32,6 +32,8 @@ const PING: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(3_600);
 /// Objects of one message, by bytes.
 const CHUNK: usize = 1 << 20;
+/// Versions that a proxy may leave without an answer and answer later.
+const UNANSWERED: usize = 1_024;
 /// Most connections at a time.
 const CONNECTIONS: usize = 4_096;
 
@@ -326,28 +328,27 @@ impl Session {
         changes: mpsc::Sender<Result<Change, Status>>,
     ) {
         let mut sent: HashMap<String, u64> = hello.have;
-        let mut is_first = true;
+        let mut last = 0;
         loop {
-            if is_first || feed.has_changed().unwrap_or(false) {
-                let now = feed.borrow_and_update().clone();
-                if now.version > 0 {
-                    is_first = false;
-                    self.generations.insert(now.version, now.generation);
-                    for change in differences(&mut sent, &now) {
-                        if changes.send(Ok(change)).await.is_err() {
-                            return;
-                        }
-                    }
+            let now = feed.borrow_and_update().clone();
+            if now.version > last {
+                last = now.version;
+                self.generations.insert(now.version, now.generation);
+                if self.generations.len() > UNANSWERED {
+                    self.generations.pop_first();
+                }
+                let differences = differences(&mut sent, &now);
+                if send(&changes, differences).await.is_err() {
+                    return;
                 }
             }
             tokio::select! {
                 changed = feed.changed() => {
                     if changed.is_err() {
-                        let gone = Status::not_found("the Gateway is not served by this controller any more");
-                        let _ = changes.send(Err(gone)).await;
+                        let gone = "the Gateway is not served by this controller any more";
+                        let _ = changes.send(Err(Status::not_found(gone))).await;
                         return;
                     }
-                    feed.mark_changed();
                 }
                 message = said.message() => match message {
                     Ok(Some(FromProxy { said: Some(Said::Applied(applied)) })) => self.applied(&applied),
@@ -373,6 +374,16 @@ impl Session {
         };
         self.feeds.report(&self.gateway, self.stream, report);
     }
+}
+
+async fn send(
+    changes: &mpsc::Sender<Result<Change, Status>>,
+    all: Vec<Change>,
+) -> Result<(), mpsc::error::SendError<Result<Change, Status>>> {
+    for change in all {
+        changes.send(Ok(change)).await?;
+    }
+    Ok(())
 }
 
 /// What turns `sent` into the feed, in pieces; the last one commits.

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(super) const CONTROLLER_EXAMPLES: &str = "\
 Examples:
   kubectl apply -k deploy/kustomize            installs it with everything it needs
-  KUBECONFIG=~/.kube/config penstock controller --namespace default --address 192.0.2.1:4002
+  penstock controller --namespace default --address 192.0.2.1:4002
 
 It reads the cluster from KUBECONFIG, else from its Pod. Only the holder of the Lease writes; every
 replica feeds proxies.";

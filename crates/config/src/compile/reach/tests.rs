@@ -80,7 +80,7 @@ fn pool(name: u8, variant: u8) -> String {
 }
 
 fn grant(name: u8, variant: u8) -> String {
-    let from = if variant % 2 == 0 {
+    let from = if variant.is_multiple_of(2) {
         "HTTPRoute"
     } else {
         "Gateway"
@@ -138,7 +138,8 @@ fn backend_tls(name: u8, variant: u8) -> String {
 }
 
 fn objects() -> impl Strategy<Value = Vec<Object>> {
-    let kinds: [(fn(u8, u8) -> String, usize); 6] = [
+    type Write = fn(u8, u8) -> String;
+    let kinds: [(Write, usize); 6] = [
         (gateway, 3),
         (route, 6),
         (pool, 3),
