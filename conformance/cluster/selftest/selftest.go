@@ -36,8 +36,8 @@ type Bed struct {
 	AuditLog string
 }
 
-// patience bounds each check.
-const patience = 30 * time.Second
+// patience bounds each check. All take a few seconds, unless the machine is busy elsewhere.
+const patience = time.Minute
 
 type check struct {
 	promise string

@@ -18,6 +18,7 @@ type Suite struct {
 	Name       string
 	Binary     string   // its test binary, in the directory of binaries
 	Namespaces []string // of its base manifest
+	Pods       int      // that its base manifest asks for
 	Flags      []string
 	Deadline   time.Duration
 	ReportName string
@@ -34,10 +35,12 @@ var Suites = []Suite{
 	{
 		Name: "gie", Binary: "gie.test", Deadline: 30 * time.Minute, ReportName: "gateway-api-inference-extension-v1.6.0.yaml",
 		Namespaces: []string{"inference-conformance-infra", "inference-conformance-app-backend"},
+		Pods:       17,
 	},
 	{
 		Name: "gateway", Binary: "gateway.test", Deadline: 60 * time.Minute, ReportName: "gateway-api-v1.6.1.yaml",
 		Namespaces: []string{"gateway-conformance-infra", "gateway-conformance-app-backend", "gateway-conformance-web-backend"},
+		Pods:       23,
 		Flags:      []string{"-usable-address=" + usableAddress, "-unusable-address=" + unusableAddress},
 	},
 }
