@@ -20,6 +20,7 @@ use crate::snapshot::{Bind, Snapshot};
 use crate::status::Statuses;
 
 mod attach;
+mod backend_tls;
 mod filters;
 mod gateways;
 mod grants;
@@ -134,6 +135,7 @@ impl Compiler {
 
         gateways.report(objects, &mut statuses);
         routes::report(objects, &attached, &mut statuses);
+        backend_tls::report(objects, &linker, &gateways, &mut statuses);
         pools::report(objects, &linker, &gateways, &mut statuses);
         models.report(objects, &mut statuses);
         let snapshot = self.snapshot(gateways, linker);

@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod attached;
 mod compile;
 mod duration;
 mod error;
@@ -26,8 +27,10 @@ mod rule;
 mod snapshot;
 mod status;
 mod table;
+mod tls;
 pub mod yaml;
 
+pub use attached::{FILE_ANNOTATION, attach, attached};
 pub use compile::{
     CONTROLLER_NAME, Compiled, Compiler, GatewayPlan, Placement, PlannedPort, compile, reachable,
 };
@@ -42,7 +45,7 @@ pub use objects::{Kind, Object, Objects, Origin, Resource};
 pub use pattern::Pattern;
 pub use plain::{
     DEFAULT_LISTEN, EndpointUrl, Plain, PlainModel, PlainModelSettings, PlainPool, PlainProfile,
-    PlainTarget, expand_plain,
+    PlainTarget, PlainTls, expand_plain,
 };
 pub use rule::{
     Backend, Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, Rule, Target, Timeouts,
@@ -57,6 +60,9 @@ pub use status::{
     SocketState, Statuses, Truth,
 };
 pub use table::{RequestView, RouteMatch, RouteTable};
+pub use tls::{
+    BackendTls, CertificatePem, ClientCertificates, ListenerTls, SubjectName, TrustedCa,
+};
 
 /// The objects of a text without mistakes.
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ConfigError;
 use crate::name::{DEFAULT_NAMESPACE, ObjectName};
 
+pub mod backend_tls_policy;
 pub mod gateway;
 pub mod http_route;
 pub mod inference_model;
@@ -32,6 +33,7 @@ pub mod secret;
 pub mod service;
 pub(crate) mod wire;
 
+pub use backend_tls_policy::BackendTlsPolicy;
 pub use gateway::{Gateway, GatewayClass};
 pub use http_route::HttpRoute;
 pub use inference_model::{InferenceModel, InferenceModelRewrite, InferenceObjective};
@@ -258,6 +260,8 @@ kinds! {
         ["inference.networking.k8s.io/v1"];
     InferencePoolV1Alpha2, inference_pools_v1alpha2, "InferencePool", namespaced,
         ["inference.networking.x-k8s.io/v1alpha2"];
+    BackendTlsPolicy, backend_tls_policies, "BackendTLSPolicy", namespaced,
+        ["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"];
     PoolPolicy, pool_policies, "PoolPolicy", namespaced, ["penstock.dev/v1alpha1"];
     InferenceModel, inference_models, "InferenceModel", namespaced,
         ["inference.networking.x-k8s.io/v1alpha2"];

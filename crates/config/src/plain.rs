@@ -36,6 +36,13 @@ pub struct Plain {
     /// Address and port, default `127.0.0.1:4000`.
     #[serde(default = "default_listen", deserialize_with = "listen")]
     pub listen: SocketAddr,
+    /// Ends TLS at `listen`; without it, plain HTTP is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<PlainTls>,
+    /// Shown to servers behind `https` endpoints that ask for one: a file in PEM with the
+    /// certificate and its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
     /// Whether clients may raise their priority by inference headers.
     #[serde(default)]
     pub trust_inference_headers: bool,
@@ -44,14 +51,31 @@ pub struct Plain {
     pub pools: Vec<PlainPool>,
 }
 
+/// Files in PEM by which TLS is ended, relative to the plain file.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlainTls {
+    /// The certificate with its chain.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// Authorities: clients must show a certificate that one of them signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<String>,
+}
+
 /// Model servers that serve the same models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlainPool {
     /// A DNS label.
     pub name: String,
-    /// URLs of the servers, `http://host:port`.
+    /// URLs of the servers, `http://host:port`, or all of them `https://host:port`.
     pub endpoints: Vec<EndpointUrl>,
+    /// Authorities that may have signed the certificates of `https` endpoints: a file in PEM.
+    /// Those of the machine unless written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Names that lead to this pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<PlainModel>,
@@ -105,13 +129,15 @@ pub struct PlainTarget {
     pub weight: Option<Weight>,
 }
 
-/// The URL of a model server: scheme `http`, host and port, nothing else.
+/// The URL of a model server: scheme `http` or `https`, host and port, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointUrl {
     /// An IP address or a name.
     pub host: String,
-    /// 80 unless written.
+    /// 80 unless written, 443 for `https`.
     pub port: u16,
+    /// Whether it is `https`.
+    pub is_tls: bool,
 }
 
 impl Plain {
@@ -124,6 +150,8 @@ impl Plain {
         };
         Self {
             listen,
+            tls: None,
+            client_certificate: None,
             trust_inference_headers: false,
             pools: vec![pool],
         }
@@ -131,15 +159,15 @@ impl Plain {
 }
 
 impl EndpointUrl {
-    /// Reads `http://host[:port][/]`.
+    /// Reads `http://host[:port][/]`, or the same with `https`.
     ///
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = match text.split_once("://") {
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => return Err("https endpoints are not served yet"),
-            _ => return Err("the url must start with http://"),
+        let (is_tls, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            _ => return Err("the url must start with http:// or https://"),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains(['/', '?', '#', '@']) {
@@ -150,6 +178,7 @@ impl EndpointUrl {
             _ => (rest, None),
         };
         let port = match port.map(str::parse) {
+            None if is_tls => 443,
             None => 80,
             Some(Ok(port)) if port > 0 => port,
             Some(_) => return Err("the port must be 1 to 65535"),
@@ -169,16 +198,18 @@ impl EndpointUrl {
         Ok(Self {
             host: host.to_owned(),
             port,
+            is_tls,
         })
     }
 }
 
 impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
         if self.host.contains(':') {
-            write!(f, "http://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
         } else {
-            write!(f, "http://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}", self.host, self.port)
         }
     }
 }
@@ -354,6 +385,21 @@ impl PlainPool {
         }
         if self.endpoints.is_empty() {
             problem("endpoints", "at least one endpoint is needed");
+        }
+        let first = self.endpoints.first();
+        let differs = |other: &&EndpointUrl| {
+            first.is_some_and(|first| {
+                first.is_tls != other.is_tls || first.is_tls && first.host != other.host
+            })
+        };
+        if self.endpoints.iter().any(|one| differs(&one)) {
+            problem(
+                "endpoints",
+                "the endpoints of a pool are all http, or all https with the same host",
+            );
+        }
+        if self.ca.is_some() && first.is_some_and(|first| !first.is_tls) {
+            problem("ca", "authorities are of use for https endpoints only");
         }
         if self
             .saturation_seconds

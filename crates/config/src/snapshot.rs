@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::table::RouteTable;
+use crate::tls::{BackendTls, ListenerTls};
 use picker::PoolSpec;
 
 /// Everything that a proxy serves.
@@ -61,6 +62,9 @@ pub struct Listener {
     pub hostname: HostPattern,
     /// TCP port.
     pub port: u16,
+    /// How it ends TLS; `None`: it speaks plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<ListenerTls>>,
     /// Whether clients may raise their priority by inference headers.
     pub trust_inference_headers: bool,
     /// Its routes.
@@ -81,6 +85,9 @@ pub struct PoolConfig {
     pub target_ports: Vec<u16>,
     /// What members speak.
     pub app_protocol: AppProtocol,
+    /// TLS towards members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// The settings as they are, each declared model with what it resolves to, and a fingerprint of the
@@ -150,7 +157,7 @@ impl Serialize for ServicePort {
 }
 
 /// A port of a Service and who serves it now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceConfig {
     /// The Service.
     pub name: ObjectName,
@@ -158,6 +165,9 @@ pub struct ServiceConfig {
     pub port: u16,
     /// What its endpoints speak.
     pub app_protocol: AppProtocol,
+    /// TLS towards its endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<BackendTls>>,
     /// Ready endpoints; none is answered 503.
     pub endpoints: Vec<Address>,
 }

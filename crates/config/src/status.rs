@@ -37,6 +37,8 @@ pub enum ConditionType {
     PartiallyInvalid,
     /// Another listener or object stands in its way.
     Conflicted,
+    /// Clients are let in without a certificate that was checked.
+    InsecureFrontendValidationMode,
 }
 
 /// Reasons, as the API spells them.
@@ -59,6 +61,11 @@ pub enum Reason {
     UnsupportedValue,
     InvalidRouteKinds,
     InvalidCertificateRef,
+    InvalidClientCertificateRef,
+    InvalidCACertificateRef,
+    InvalidCACertificateKind,
+    ConfigurationChanged,
+    NoValidCACertificate,
     HostnameConflict,
     ProtocolConflict,
     NoMatchingParent,
@@ -112,6 +119,8 @@ impl Condition {
             ConditionType::PartiallyInvalid | ConditionType::Conflicted => {
                 self.status == Truth::True
             }
+            // Asked for, and worth knowing; nothing is wrong.
+            ConditionType::InsecureFrontendValidationMode => false,
             ConditionType::Programmed => self.status == Truth::False,
             ConditionType::Accepted if self.reason == Reason::ListenersNotValid => true,
             _ => self.status != Truth::True,

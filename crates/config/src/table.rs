@@ -153,6 +153,15 @@ impl Bind {
     }
 }
 
+impl Bind {
+    /// Position of the listener that serves `host`, such as one named by SNI; empty for none.
+    pub fn listener_of(&self, host: &str) -> Option<usize> {
+        let mut buffer = HostBuffer::new();
+        let host = buffer.lowercase(host);
+        self.hosts.covering(host).next()
+    }
+}
+
 impl RouteTable {
     fn find(&self, host: Option<&str>, request: &impl RequestView) -> Option<(&Arc<Rule>, usize)> {
         self.index

@@ -163,6 +163,8 @@ impl Watched {
 #[derive(Default)]
 struct Files {
     seen: BTreeMap<PathBuf, Seen>,
+    /// Files that Secrets and ConfigMaps stand for: certificates and keys, as they are now.
+    attached: BTreeMap<PathBuf, Result<String, String>>,
     /// What could not be found or searched.
     failures: Vec<(PathBuf, String)>,
 }
@@ -199,7 +201,47 @@ impl Files {
         for path in found.files {
             changed |= self.look(path);
         }
+        changed | self.look_at_attached()
+    }
+
+    /// Reads the files that objects stand for. They are small and few, so their content is
+    /// compared, whatever their time says.
+    fn look_at_attached(&mut self) -> bool {
+        let mut attached = BTreeMap::new();
+        for (file, seen) in &self.seen {
+            for object in &seen.decoded.objects {
+                for (_, path) in config::attached(&object.resource) {
+                    let path = beside(file, path);
+                    let read = read_bounded(&path);
+                    attached.insert(path, read);
+                }
+            }
+        }
+        let changed = attached != self.attached;
+        self.attached = attached;
         changed
+    }
+
+    /// The objects of a file with what they stand for; what cannot be read is an error.
+    fn complete(&self, file: &Path, seen: &Seen, loaded: &mut Loaded) -> Vec<config::Object> {
+        let mut objects = Vec::new();
+        for object in &seen.decoded.objects {
+            for (_, path) in config::attached(&object.resource) {
+                let path = beside(file, path);
+                if let Some(Err(why)) = self.attached.get(&path) {
+                    let path = path.display().to_string();
+                    loaded
+                        .errors
+                        .push(ConfigError::of_file(&path, why.as_str()));
+                }
+            }
+            let read = |path: &str| match self.attached.get(&beside(file, path)) {
+                Some(Ok(text)) => Some(text.clone()),
+                _ => None,
+            };
+            objects.push(config::attach(object.clone(), read));
+        }
+        objects
     }
 
     /// Makes the next look read every file, also those whose length and time are the same.
@@ -262,8 +304,8 @@ impl Files {
                 why.as_str(),
             ));
         }
-        for seen in self.seen.values() {
-            objects.extend(seen.decoded.objects.iter().cloned());
+        for (file, seen) in &self.seen {
+            objects.extend(self.complete(file, seen, &mut loaded));
             loaded.errors.extend(seen.decoded.errors.iter().cloned());
             loaded
                 .warnings
@@ -274,6 +316,11 @@ impl Files {
         loaded.objects = Arc::new(objects);
         loaded
     }
+}
+
+/// A path that is written in `file`.
+fn beside(file: &Path, path: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(path)
 }
 
 fn hash(text: &str) -> u64 {

@@ -3,7 +3,7 @@
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::headers;
-use crate::listener::h1::Client;
+use crate::listener::client::Client;
 use crate::live::{Live, Shared};
 use crate::policies::redirect::Answer;
 use crate::worker::OutBuffer;

@@ -36,11 +36,19 @@ pub(crate) struct Exchange {
     pub(crate) matched_prefix: usize,
     /// The socket address that the request came in by.
     pub(crate) bind: SocketAddr,
+    /// The host that the client named in its TLS handshake.
+    pub(crate) server_name: Option<Box<str>>,
+    pub(crate) over_tls: bool,
+    /// Bodies have no chunks for this client: the end of the connection or of its stream ends them
+    /// (HTTP/1.0, HTTP/2).
+    pub(crate) unframed: bool,
     pub(crate) trusted: bool,
     /// The connection goes on after this request.
     pub(crate) keep_alive: bool,
     /// Responses tell endpoint, decision and overhead.
     pub(crate) explain: bool,
+    /// The client asks for another protocol on its connection, such as WebSocket.
+    pub(crate) upgrades: bool,
     /// The engine is asked for another model name than the client's.
     pub(crate) renamed: bool,
     pub(crate) pool: Option<Arc<crate::pool::Pool>>,
@@ -166,9 +174,13 @@ impl Exchange {
             backend: 0,
             matched_prefix: 0,
             bind: SocketAddr::from(([0, 0, 0, 0], 0)),
+            server_name: None,
+            over_tls: false,
+            unframed: false,
             trusted: false,
             keep_alive: false,
             explain: false,
+            upgrades: false,
             renamed: false,
             pool: None,
             chain: Vec::new(),
@@ -190,6 +202,7 @@ impl Exchange {
         self.peek = None;
         self.model.clear();
         self.objective = None;
+        self.upgrades = false;
         self.renamed = false;
         self.rule = None;
         self.backend = 0;
@@ -201,6 +214,12 @@ impl Exchange {
         self.timings = Timings::default();
         self.response = Answered::default();
         self.failure = None;
+    }
+
+    /// Whether the caller reads answers as gRPC does, errors too.
+    pub(crate) fn is_grpc(&self) -> bool {
+        let content_type = self.head.get("content-type").unwrap_or_default();
+        content_type.starts_with(b"application/grpc")
     }
 
     /// From the complete request to the sent one, without the wait in the queue, in microseconds.

@@ -38,6 +38,8 @@ pub(crate) enum Cause {
     BodyTimeout,
     HeadTimeout,
     NoRoute,
+    /// The host of the request belongs to another listener than the TLS handshake named.
+    Misdirected,
     NoBackend,
     InvalidBackend,
     ModelNotFound,
@@ -113,6 +115,7 @@ impl Cause {
             Self::BodyTimeout => (408, "body_timeout", INVALID, Client, Never),
             Self::HeadTimeout => (408, "head_timeout", INVALID, Client, Never),
             Self::NoRoute => (404, "no_route", INVALID, Client, Never),
+            Self::Misdirected => (421, "misdirected_request", INVALID, Client, Never),
             Self::NoBackend => (500, "no_backend", SERVER, Gateway, Never),
             Self::InvalidBackend => (500, "invalid_backend", SERVER, Gateway, Never),
             Self::ModelNotFound => (404, "model_not_found", INVALID, Client, Never),
@@ -192,6 +195,21 @@ impl Failure {
         }
     }
 
+    /// The whole response as gRPC reads it: a head with the status of the call, and no body.
+    pub(crate) fn write_grpc(&self, fields: &[(&str, &str)], out: &mut Vec<u8>) {
+        let row = self.cause.row();
+        let status = grpc_status(row.status).to_string();
+        let message = percent_encoded(&self.message);
+        let mut all = vec![
+            ("content-type", "application/grpc"),
+            ("grpc-status", status.as_str()),
+            ("grpc-message", message.as_str()),
+            ("x-penstock-phase", self.phase.name()),
+        ];
+        all.extend_from_slice(fields);
+        http1::write_response(200, &all, b"", true, out);
+    }
+
     /// The whole response, in the caller's dialect.
     pub(crate) fn write(
         &self,
@@ -220,4 +238,34 @@ impl Failure {
         all.extend_from_slice(fields);
         http1::write_response(row.status, &all, &body, keep, out);
     }
+}
+
+/// The status of a gRPC call for one of HTTP (the gRPC protocol's table, and what it lacks).
+fn grpc_status(status: u16) -> u8 {
+    match status {
+        499 => 1,
+        400 | 413 | 414 | 417 | 431 => 3,
+        408 | 504 => 4,
+        404 | 501 => 12,
+        403 => 7,
+        429 => 8,
+        500 => 13,
+        502 | 503 => 14,
+        401 => 16,
+        _ => 2,
+    }
+}
+
+/// As gRPC writes messages: bytes other than printable ASCII, and the percent sign, are escaped.
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
 }

@@ -9,14 +9,13 @@ use crate::clock;
 use crate::exchange::{Attempt, Exchange};
 use crate::failure::{Cause, Failure, Phase, Retry};
 use crate::limits::Limits;
-use crate::listener::h1::Client;
+use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::pool::decisions::Record;
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::relay::{self, Way};
 use crate::retry;
-use crate::upstream::h1;
 use crate::worker::Local;
 use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
@@ -238,9 +237,10 @@ async fn answered(
         limits: sending.limits,
         due: sending.due,
     };
-    let reply = relay::finish(client, x, way, begun).await?;
+    let finished = relay::finish(client, x, way, begun).await;
+    let reply = finished.inspect_err(|failure| upstream.distrust(failure.cause))?;
     if reply.reusable() && !endpoint.stop.is_cancelled() {
-        h1::keep(upstream, endpoint, &sending.local.idle, sending.limits);
+        upstream.keep(endpoint, sending.local, sending.limits);
     }
     Ok(())
 }

@@ -23,11 +23,14 @@ mod relay;
 mod retry;
 mod route;
 mod serve;
+mod socket;
+mod tls;
+mod tunnel;
 mod upstream;
 mod worker;
 
 pub use access_log::AccessLog;
-pub use limits::Limits;
+pub use limits::{Http2Limits, Limits};
 pub use listener::bind::explain as explain_bind_error;
 pub use live::{Applied, Bound, Live, Members, Proxy, Settings};
 pub use metrics::Metrics;

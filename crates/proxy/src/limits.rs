@@ -37,8 +37,42 @@ pub struct Limits {
     pub pipelined_bytes: usize,
     /// Idle upstream connections are closed before usual servers do (uvicorn: 5 s).
     pub upstream_idle: Duration,
+    /// Silence in both directions of an upgraded connection, such as a WebSocket.
+    pub tunnel_idle: Duration,
+    /// Streams, windows and buffers of HTTP/2.
+    pub http2: Http2Limits,
+    /// A TLS handshake, with a client or with an endpoint.
+    pub handshake: Duration,
+    /// TLS handshakes under way, per worker; further clients are turned away.
+    pub handshakes: usize,
+    /// The end of a TLS or HTTP/2 connection, once everything was said.
+    pub farewell: Duration,
     /// Client connections of the process; further ones wait in the kernel's queue.
     pub connections: usize,
+}
+
+/// Bounds of an HTTP/2 connection, in both directions.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Limits {
+    /// Requests of a client at a time.
+    pub streams: u32,
+    /// Bytes of one body that may be under way before they are read.
+    pub stream_window: u32,
+    /// The same for all bodies of a connection.
+    pub connection_window: u32,
+    /// Bytes of one response that wait in the connection to be written.
+    pub send_buffer: usize,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            streams: 256,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            send_buffer: 64 << 10,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -58,6 +92,11 @@ impl Default for Limits {
             first_event_bytes: 256 << 10,
             pipelined_bytes: 64 << 10,
             upstream_idle: Duration::from_secs(4),
+            tunnel_idle: Duration::from_secs(3600),
+            http2: Http2Limits::default(),
+            handshake: Duration::from_secs(10),
+            handshakes: 512,
+            farewell: Duration::from_secs(1),
             connections: 65_536,
         }
     }

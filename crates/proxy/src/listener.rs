@@ -4,10 +4,14 @@
 //! connection's panic ends that connection only: it is caught here, counted and logged.
 
 pub(crate) mod bind;
+pub(crate) mod client;
 pub(crate) mod h1;
+pub(crate) mod h2;
 
 use crate::deadline;
 use crate::live::Shared;
+use crate::socket::Socket;
+use crate::tls;
 use crate::worker::{Local, no_delay};
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -60,11 +64,12 @@ pub(crate) async fn accept(
             Ok((stream, _)) => {
                 no_delay(&stream);
                 let arrived = Arrived {
-                    stream,
                     bind: address,
                     draining: draining.clone(),
+                    server_name: None,
                 };
-                tasks.spawn_local(connection(local.clone(), shared.clone(), arrived));
+                let serving = connection(local.clone(), shared.clone(), stream, arrived);
+                tasks.spawn_local(serving);
             }
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to be closed.
@@ -78,10 +83,11 @@ pub(crate) async fn accept(
 /// A connection that was just accepted.
 #[derive(Debug)]
 pub(crate) struct Arrived {
-    pub(crate) stream: TcpStream,
     pub(crate) bind: SocketAddr,
     /// Set when the listener goes: finish the request under way, then close.
     pub(crate) draining: Rc<Cell<bool>>,
+    /// The host that the client named in its TLS handshake.
+    pub(crate) server_name: Option<Box<str>>,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -105,14 +111,44 @@ impl Drop for Open {
     }
 }
 
-async fn connection(local: Rc<Local>, shared: Arc<Shared>, arrived: Arrived) {
+async fn connection(local: Rc<Local>, shared: Arc<Shared>, stream: TcpStream, arrived: Arrived) {
     let _open = Open::new(&local);
-    let serving = std::panic::AssertUnwindSafe(h1::serve_connection(&local, &shared, arrived));
+    let serving = std::panic::AssertUnwindSafe(serve(&local, &shared, stream, arrived));
     if futures_util::FutureExt::catch_unwind(serving)
         .await
         .is_err()
     {
         local.metrics.counted.panics.fetch_add(1, Relaxed);
         tracing::error!("a connection panicked; it was closed and the others go on");
+    }
+}
+
+/// Finds out what the client speaks and serves it. What is not plain HTTP/1.1 is boxed, so that an
+/// idle connection that is takes no memory for it.
+async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut arrived: Arrived) {
+    let ends_tls = local.live().tls(arrived.bind);
+    let (socket, is_h2) = match ends_tls {
+        None => (Socket::Tcp(stream), false),
+        Some(settings) => {
+            let accepting = tls::server::accept(local, shared, settings, stream);
+            let Some(accepted) = Box::pin(accepting).await else {
+                local
+                    .metrics
+                    .counted
+                    .handshakes_failed
+                    .fetch_add(1, Relaxed);
+                return;
+            };
+            arrived.server_name = accepted.server_name;
+            (accepted.socket, accepted.is_h2)
+        }
+    };
+    let begun = if is_h2 {
+        Some((socket, Vec::new()))
+    } else {
+        h1::serve_connection(local, shared, &mut arrived, socket).await
+    };
+    if let Some(begun) = begun {
+        Box::pin(h2::serve_connection(local, shared, &arrived, begun)).await;
     }
 }

@@ -9,7 +9,8 @@ use crate::limits::Limits;
 use crate::listener::{Accepting, bind};
 use crate::metrics::Metrics;
 use crate::pool::decisions::Decisions;
-use crate::pool::{Pool, Resolved, scrape};
+use crate::pool::{Pool, Resolved, Wanted, scrape};
+use crate::tls::server::Terminating;
 use crate::worker::{Command, Worker};
 use arc_swap::ArcSwap;
 use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
@@ -63,6 +64,7 @@ struct Served {
     configured: SocketAddr,
     address: SocketAddr,
     bind: Arc<Bind>,
+    tls: Option<Arc<Terminating>>,
     stop: CancellationToken,
 }
 
@@ -102,6 +104,14 @@ impl Live {
             .iter()
             .find(|served| served.address == address)
             .map(|served| &*served.bind)
+    }
+
+    /// How the listeners at `address` end TLS, if they do.
+    pub(crate) fn tls(&self, address: SocketAddr) -> Option<Arc<Terminating>> {
+        self.binds
+            .iter()
+            .find(|served| served.address == address)
+            .and_then(|served| served.tls.clone())
     }
 
     pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
@@ -228,6 +238,10 @@ impl Proxy {
             .iter()
             .map(|(name, config)| {
                 let pool = self.pool(old.pools.get(name), &config.picker, true);
+                pool.speak(Wanted {
+                    app_protocol: config.app_protocol,
+                    tls: config.tls.clone(),
+                });
                 self.sync(&pool, members.pools.get(name));
                 (name.clone(), pool)
             })
@@ -237,6 +251,10 @@ impl Proxy {
             .iter()
             .map(|(key, config)| {
                 let pool = self.pool(old.services.get(key), &service_spec(config), false);
+                pool.speak(Wanted {
+                    app_protocol: config.app_protocol,
+                    tls: config.tls.clone(),
+                });
                 self.sync(&pool, members.services.get(key));
                 (key.clone(), pool)
             })
@@ -332,6 +350,7 @@ impl Proxy {
                 .find(|known| known.configured == configured);
             let result = match known {
                 Some(known) => Ok(Served {
+                    tls: Terminating::new(bind, known.tls.as_deref()).map(Arc::new),
                     bind: bind.clone(),
                     ..known.clone()
                 }),
@@ -361,6 +380,7 @@ impl Proxy {
             configured,
             address,
             bind: bind.clone(),
+            tls: Terminating::new(bind, None).map(Arc::new),
             stop: stop.clone(),
         };
         Ok((

@@ -106,6 +106,9 @@ pub(crate) struct Counted {
     pub(crate) overhead: Histogram,
     pub(crate) queued: Histogram,
     pub(crate) panics: AtomicU64,
+    /// HTTP/2 connections closed because of what they sent.
+    pub(crate) floods: AtomicU64,
+    pub(crate) handshakes_failed: AtomicU64,
 }
 
 /// The handle by which a worker counts.

@@ -14,6 +14,7 @@ pub(crate) mod view;
 use crate::clock;
 use crate::retry::Budget;
 use arc_swap::ArcSwap;
+use config::AppProtocol;
 use decisions::Decisions;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
@@ -47,10 +48,54 @@ pub(crate) struct Endpoint {
     pub(crate) id: EndpointId,
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
+    pub(crate) transport: Arc<Transport>,
     pub(crate) announced: models::Announced,
     pub(crate) reach: reach::Reach,
     /// Cancelled when the member leaves: ends its telemetry.
     pub(crate) stop: CancellationToken,
+}
+
+/// How endpoints of a pool are spoken to.
+#[derive(Debug, Default)]
+pub(crate) struct Transport {
+    pub(crate) tls: Tls,
+    /// HTTP/2, known beforehand.
+    pub(crate) is_h2: bool,
+}
+
+/// Whether there is TLS between us and an endpoint.
+#[derive(Debug, Default)]
+pub(crate) enum Tls {
+    #[default]
+    None,
+    Connect(Box<crate::tls::client::Connecting>),
+    /// It was asked for and cannot be had: nothing is sent without it.
+    Unusable(Box<str>),
+}
+
+impl Transport {
+    pub(crate) fn new(wanted: &Wanted) -> Self {
+        let is_h2 = wanted.app_protocol == AppProtocol::H2c;
+        let connecting = wanted.tls.as_ref();
+        let connecting = connecting.map(|tls| crate::tls::client::Connecting::new(tls, is_h2));
+        Self {
+            is_h2,
+            tls: match connecting {
+                None => Tls::None,
+                Some(Ok(connecting)) => Tls::Connect(Box::new(connecting)),
+                Some(Err(error)) => {
+                    Tls::Unusable(format!("its tls settings cannot be used: {error}").into())
+                }
+            },
+        }
+    }
+}
+
+/// How a configuration wants endpoints to be spoken to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) app_protocol: AppProtocol,
+    pub(crate) tls: Option<Arc<config::BackendTls>>,
 }
 
 /// A member that has an address to connect to.
@@ -77,6 +122,7 @@ pub(crate) struct Pool {
     endpoints: ArcSwap<FxHashMap<EndpointId, Arc<Endpoint>>>,
     waiting: Mutex<FxHashMap<Ticket, oneshot::Sender<Arrival>>>,
     spec: ArcSwap<PoolSpec>,
+    transport: Mutex<(Wanted, Arc<Transport>)>,
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: Budget,
@@ -107,6 +153,7 @@ impl Pool {
             endpoints: ArcSwap::default(),
             waiting: Mutex::default(),
             spec: ArcSwap::from_pointee(spec),
+            transport: Mutex::default(),
             catalogue: models::Catalogue::default(),
             decisions,
             budget: Budget::default(),
@@ -128,6 +175,22 @@ impl Pool {
         self.deliver(wakes);
     }
 
+    /// Takes over how endpoints are spoken to. Known ones that were spoken to otherwise leave: the
+    /// next [`Pool::sync`] brings them anew.
+    pub(crate) fn speak(self: &Arc<Self>, wanted: Wanted) {
+        let mut transport = self.transport.lock();
+        if transport.0 == wanted {
+            return;
+        }
+        let made = Arc::new(Transport::new(&wanted));
+        if let Tls::Unusable(why) = &made.tls {
+            tracing::error!(pool = %self.name, "{why}");
+        }
+        *transport = (wanted, made);
+        drop(transport);
+        self.sync(&[]);
+    }
+
     /// Takes over a changed member list; returns the endpoints that are new.
     pub(crate) fn sync(self: &Arc<Self>, members: &[Resolved]) -> Vec<Arc<Endpoint>> {
         let specs: Vec<MemberSpec> = members
@@ -146,6 +209,7 @@ impl Pool {
             self.prefixes.write().remove(*id);
         }
         let mut added = Vec::new();
+        let transport = self.transport.lock().1.clone();
         for (id, key) in synced.added {
             let Some(member) = members.iter().find(|member| member.key == key) else {
                 continue;
@@ -155,6 +219,7 @@ impl Pool {
                 id,
                 name: member.name.as_str().into(),
                 address: member.address,
+                transport: transport.clone(),
                 announced: models::Announced::default(),
                 reach: reach::Reach::default(),
                 stop: CancellationToken::new(),

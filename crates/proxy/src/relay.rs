@@ -11,10 +11,11 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::{Client, poll_read};
+use crate::listener::client::Client;
 use crate::pool::Endpoint;
 use crate::pool::lease::Lease;
-use crate::upstream::h1::Upstream;
+use crate::tunnel;
+use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
 use picker::Micros;
 pub(crate) use reply::Reply;
@@ -32,7 +33,7 @@ enum Event {
 
 async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> Event {
     poll_fn(|cx| {
-        match poll_read(&mut upstream.stream, cx) {
+        match upstream.poll_read(cx) {
             Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
             Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
             Poll::Pending => {}
@@ -168,7 +169,7 @@ async fn open(
         return Ok(());
     }
     let mut head = OutBuffer::take();
-    reply.write_head(x, client, &mut head);
+    reply.write_head(x, &mut head);
     x.response.head_sent = true;
     x.response.owes_event = true;
     x.response.status = reply.status();
@@ -251,10 +252,10 @@ pub(crate) async fn finish(
     let mut head = OutBuffer::empty();
     if !x.response.head_sent {
         head = OutBuffer::take();
-        reply.write_head(x, client, &mut head);
+        reply.write_head(x, &mut head);
         x.response.head_sent = true;
         x.response.status = reply.status();
-    } else if !reply.resumes(client) {
+    } else if !reply.resumes() {
         return Err(not_a_stream(reply.status()));
     }
     x.response.owes_event = false;
@@ -265,13 +266,29 @@ pub(crate) async fn finish(
     };
     let mut sent = reply.send(client, &head, &ready, body).await;
     drop((ready, raw, head));
-    if sent.is_ok() {
+    if sent.is_ok() && reply.switches() {
+        sent = switched(client, x, &mut way).await;
+    } else if sent.is_ok() {
         // No retry any more: the request's memory goes back while the stream runs.
         x.body.release();
         sent = stream(client, x, &mut way, &mut reply).await;
     }
-    reply.record(x);
+    if !reply.switches() {
+        reply.record(x);
+    }
     sent.map(|()| reply)
+}
+
+/// The connection becomes another protocol's; it ends with it.
+async fn switched(client: &mut Client, x: &mut Exchange, way: &mut Way<'_>) -> Result<(), Failure> {
+    client.flush(way.limits).await?;
+    x.body.release();
+    let Wire::H1(server) = &mut way.upstream.wire else {
+        return Ok(());
+    };
+    let sent = Box::pin(tunnel::run(client, server, way.limits)).await;
+    x.response.bytes = sent?;
+    Ok(())
 }
 
 async fn stream(
@@ -319,7 +336,8 @@ async fn stream(
     if let Some(failure) = reply.cut_by_engine() {
         return Err(cut(client, reply, limits, failure).await);
     }
-    reply.end(client).await?;
+    let trailers = way.upstream.take_trailers();
+    reply.end(client, trailers, limits).await?;
     client.flush(limits).await
 }
 
@@ -347,7 +365,7 @@ pub(crate) async fn tell(client: &mut Client, x: &Exchange, limits: &Limits, fai
     let mut event = OutBuffer::take();
     llm::error_event(x.api.dialect(), &failure.text(), &mut event);
     let mut framed = OutBuffer::take();
-    if client.old {
+    if x.unframed {
         framed.extend_from_slice(&event);
     } else {
         http1::write_chunk(&event, &mut framed);
@@ -355,13 +373,14 @@ pub(crate) async fn tell(client: &mut Client, x: &Exchange, limits: &Limits, fai
     }
     // The client may have left meanwhile; the failure to report stays the same.
     if client.offer(&framed, b"").await.is_ok() {
+        let _ = client.end(None, limits).await;
         let _ = client.flush(limits).await;
     }
 }
 
 /// Tells the client that its answer ends too early, and returns the failure.
 async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: Failure) -> Failure {
-    if reply.write_cut(client, &failure).await.is_ok() {
+    if reply.write_cut(client, &failure, limits).await.is_ok() {
         // The client may have left meanwhile; the failure to report is the first one.
         let _ = client.flush(limits).await;
     }

@@ -40,6 +40,13 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
             "this listener is going away",
         ));
     };
+    if let Some(named) = &x.server_name
+        && bind.listener_of(named) != bind.listener_of(x.head.host())
+    {
+        let (host, message) = (x.head.host(), "this connection was made to");
+        let message = format!("{message} {named}, and {host} is another listener's");
+        return Err(Failure::new(Phase::Route, Cause::Misdirected, message));
+    }
     match bind.route(&View(&x.head)) {
         RouteMatch::Found {
             listener,

@@ -10,11 +10,12 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::forward;
 use crate::headers;
-use crate::listener::h1::Client;
+use crate::listener::client::Client;
 use crate::live::{Live, Shared};
 use crate::policies;
 use crate::relay;
 use crate::route;
+use crate::tunnel;
 use crate::worker::{Local, OutBuffer};
 use config::Target;
 use llm::Api;
@@ -29,12 +30,13 @@ pub(crate) async fn serve(
 ) -> bool {
     x.keep_alive = x.head.keep_alive() && !client.is_draining();
     x.explain = shared.explain;
+    x.upgrades = !x.unframed && x.head.upgrade().is_some_and(tunnel::passes);
     let live = local.live();
     if let Err(failure) = stages(local, shared, live, client, x).await {
         fail(shared, client, x, failure).await;
     }
     record(local, x);
-    x.keep_alive && !client.gone
+    x.keep_alive && !client.is_gone()
 }
 
 async fn stages(
@@ -119,7 +121,7 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
 
 /// Tells the client what went wrong, if it can still be told.
 async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failure: Failure) {
-    if client.gone || failure.cause == Cause::ClientGone {
+    if client.is_gone() || failure.cause == Cause::ClientGone {
         x.response.client_gone = true;
         x.keep_alive = false;
         if !x.response.head_sent {
@@ -134,8 +136,20 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
     } else {
         let mut out = OutBuffer::take();
         let fields = headers::own_fields(x);
-        failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
-        x.response.status = failure.cause.row().status;
+        let is_grpc = x.unframed && x.is_grpc();
+        if is_grpc {
+            failure.write_grpc(&fields, &mut out);
+        } else {
+            failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
+        }
+        if x.head.method() == "HEAD" {
+            // The head says how long the body would be; it does not follow.
+            if let Some(end) = memchr::memmem::find(&out, b"\r\n\r\n") {
+                out.truncate(end + 4);
+            }
+        }
+        let status = failure.cause.row().status;
+        x.response.status = if is_grpc { 200 } else { status };
         x.response.head_sent = true;
         let told = client.offer(&out, b"").await;
         drop(out);

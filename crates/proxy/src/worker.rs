@@ -205,6 +205,8 @@ pub(crate) struct Local {
     pub(crate) log: RefCell<crate::access_log::Lines>,
     pub(crate) metrics: crate::metrics::WorkerMetrics,
     pub(crate) idle: crate::upstream::idle::Idle,
+    pub(crate) multiplexed: crate::upstream::h2::Connections,
+    pub(crate) handshakes: crate::tls::server::Handshakes,
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: Cell<u64>,
@@ -216,6 +218,8 @@ impl Local {
             log: RefCell::new(shared.log.lines()),
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
+            multiplexed: crate::upstream::h2::Connections::default(),
+            handshakes: crate::tls::server::Handshakes::default(),
             live: RefCell::new(arc_swap::Cache::new(shared.live.clone())),
             draws: Cell::new(shared.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)),
         }
@@ -251,6 +255,7 @@ async fn tick(local: std::rc::Rc<Local>, shared: Arc<Shared>) {
         let _ = local.live();
         local.log.borrow_mut().flush();
         local.idle.expire(now);
+        local.multiplexed.expire(now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Our Gateways, their parameters and listeners, and what stands between listeners.
 //!
 //! A listener that is accepted takes routes; one that is also served gets a socket. HTTPS is
-//! accepted but not served: its status says so. Of two listeners of one hostname on one socket the
+//! served once its certificates can be used. Of two listeners of one hostname on one socket the
 //! older Gateway's stands.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ use super::{Age, CONTROLLER_NAME, Placement};
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
-    AddressType, GatewayListener, ListenerProtocol, ParametersReference,
+    AddressType, GatewayListener, GatewaySpec, ListenerProtocol, ParametersReference,
 };
 use crate::objects::penstock::{GatewayParametersSpec, PickerChoice};
 use crate::objects::{GATEWAY_GROUP, Gateway, GatewayClass, Kind, Objects, PENSTOCK_GROUP};
@@ -22,8 +22,10 @@ use crate::status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, Reason, Statuses, Truth,
 };
 use crate::table::RouteTableBuilder;
+use crate::tls::{CertificatePem, ListenerTls};
 
-mod certificates;
+pub(super) mod certificates;
+mod conflicts;
 
 /// Address and port to listen on.
 pub(super) type Socket = (IpAddr, u16);
@@ -42,6 +44,10 @@ pub(super) struct OurGateway {
     pub(super) parameters: GatewayParametersSpec,
     pub(super) listeners: Vec<ListenerState>,
     addresses: Vec<IpAddr>,
+    /// Said when clients are let in whatever they show.
+    insecure: Option<Condition>,
+    /// What it shows to servers that ask for a certificate; or why it cannot.
+    client_certificate: Option<Result<CertificatePem, (Reason, String)>>,
     /// Why the Gateway as a whole is refused.
     refusal: Option<(Reason, String, &'static str)>,
 }
@@ -57,6 +63,8 @@ pub(super) struct ListenerState {
     pub(super) table: RouteTableBuilder,
     accepted: Result<(), (Reason, String)>,
     resolved: Result<(), (Reason, String, String)>,
+    /// Of an HTTPS listener whose references are all good.
+    tls: Option<Arc<ListenerTls>>,
     conflict: Option<(Reason, String)>,
 }
 
@@ -65,7 +73,7 @@ impl ListenerState {
     fn is_served(&self) -> bool {
         self.accepted.is_ok()
             && self.conflict.is_none()
-            && self.spec.protocol == ListenerProtocol::Http
+            && (self.spec.protocol == ListenerProtocol::Http || self.tls.is_some())
     }
 
     fn is_valid(&self) -> bool {
@@ -89,8 +97,8 @@ impl Gateways {
         list.sort_by(|(age_a, a), (age_b, b)| (age_a, &a.name).cmp(&(age_b, &b.name)));
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
         match placement {
-            Placement::OneProcess => find_conflicts(&mut list),
-            Placement::PerGateway => list.iter_mut().for_each(OurGateway::stand_alone),
+            Placement::OneProcess => conflicts::find(&mut list),
+            Placement::PerGateway => list.iter_mut().for_each(conflicts::find_alone),
         }
         let positions = list
             .iter()
@@ -103,6 +111,15 @@ impl Gateways {
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
+    }
+
+    /// What is shown to a server behind these Gateways: the oldest one's that has something.
+    pub(super) fn client_certificate(&self, users: &FxHashSet<usize>) -> Option<&CertificatePem> {
+        let mut users: Vec<usize> = users.iter().copied().collect();
+        users.sort_unstable();
+        let gateways = users.iter().filter_map(|user| self.list.get(*user));
+        let mut shown = gateways.filter_map(|gateway| gateway.client_certificate.as_ref());
+        shown.find_map(|shown| shown.as_ref().ok())
     }
 
     /// The listeners to serve, by socket.
@@ -125,6 +142,7 @@ impl Gateways {
                     gateway: gateway.name.clone(),
                     hostname: state.host,
                     port,
+                    tls: state.tls,
                     trust_inference_headers: trust,
                     routes: state.table.build(),
                 });
@@ -230,12 +248,14 @@ impl OurGateway {
         let listeners = spec
             .listeners
             .iter()
-            .map(|listener| ListenerState::new(objects, name, listener));
+            .map(|listener| ListenerState::new(objects, (name, spec), listener));
         let mut ours = Self {
             name: name.clone(),
             parameters: GatewayParametersSpec::default(),
             listeners: listeners.collect(),
             addresses: Vec::new(),
+            insecure: certificates::insecure(spec),
+            client_certificate: certificates::of_gateway(objects, name, spec),
             refusal: None,
         };
         ours.read_parameters(objects, gateway);
@@ -283,12 +303,6 @@ impl OurGateway {
         }
     }
 
-    /// Its proxies have every address that they get, and no other Gateway beside them.
-    fn stand_alone(&mut self) {
-        self.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        find_conflicts(std::slice::from_mut(self));
-    }
-
     /// Whether the Gateway as a whole is taken on.
     pub(super) fn stands(&self) -> bool {
         self.refusal.is_none()
@@ -327,6 +341,9 @@ impl OurGateway {
             }
         };
         status.conditions.extend([accepted, programmed]);
+        let shown = self.client_certificate.as_ref();
+        status.conditions.extend(shown.map(certificates::condition));
+        status.conditions.extend(self.insecure.clone());
         let listeners = self.listeners.iter().enumerate();
         status.listeners = listeners
             .map(|(index, listener)| listener.report(index, self.refusal.is_none()))
@@ -335,7 +352,11 @@ impl OurGateway {
 }
 
 impl ListenerState {
-    fn new(objects: &Objects, gateway: &ObjectName, spec: &GatewayListener) -> Self {
+    fn new(
+        objects: &Objects,
+        gateway: (&ObjectName, &GatewaySpec),
+        spec: &GatewayListener,
+    ) -> Self {
         let host = match &spec.hostname {
             None => Ok(HostPattern::Any),
             Some(text) if text.is_empty() => Ok(HostPattern::Any),
@@ -361,13 +382,32 @@ impl ListenerState {
             table: RouteTableBuilder::default(),
             accepted,
             resolved: Ok(()),
+            tls: None,
             conflict: None,
         };
         state.check_kinds();
-        if state.resolved.is_ok() && spec.protocol == ListenerProtocol::Https {
-            state.resolved = certificates::check(objects, gateway, spec.tls.as_ref());
+        if spec.protocol == ListenerProtocol::Https {
+            state.read_tls(objects, gateway);
         }
         state
+    }
+
+    fn read_tls(&mut self, objects: &Objects, gateway: (&ObjectName, &GatewaySpec)) {
+        let certificates = certificates::of_listener(objects, gateway.0, &self.spec);
+        let clients = certificates::clients(objects, gateway, &self.spec);
+        if let Err((_, message, _)) = &clients {
+            let refusal = (Reason::NoValidCACertificate, message.clone());
+            self.accepted = self.accepted.clone().and(Err(refusal));
+        }
+        match certificates.and_then(|certificates| Ok((certificates, clients?))) {
+            Ok((certificates, client_certificates)) => {
+                self.tls = Some(Arc::new(ListenerTls {
+                    certificates,
+                    client_certificates,
+                }));
+            }
+            Err(refusal) => self.resolved = self.resolved.clone().and(Err(refusal)),
+        }
     }
 
     fn check_kinds(&mut self) {
@@ -438,13 +478,8 @@ impl ListenerState {
         } else if self.is_served() {
             Condition::plain(ConditionType::Programmed, Truth::Unknown, Reason::Pending)
         } else if self.spec.protocol == ListenerProtocol::Https && self.accepted.is_ok() {
-            let message = "tls listeners are not served yet";
-            bad(
-                ConditionType::Programmed,
-                Reason::Invalid,
-                message,
-                ".protocol",
-            )
+            let message = "the certificates cannot be used";
+            bad(ConditionType::Programmed, Reason::Invalid, message, ".tls")
         } else {
             bad(
                 ConditionType::Programmed,
@@ -458,43 +493,6 @@ impl ListenerState {
             attached_routes: self.attached_routes,
             supported_kinds: self.supported_kinds.clone(),
             conditions: vec![accepted, programmed, resolved, conflicted],
-        }
-    }
-}
-
-/// Marks the listeners that stand behind an older one on the same socket.
-fn find_conflicts(gateways: &mut [OurGateway]) {
-    let mut protocols: FxHashMap<(IpAddr, u16), ListenerProtocol> = FxHashMap::default();
-    let mut hosts: FxHashSet<(IpAddr, u16, HostPattern)> = FxHashSet::default();
-    for gateway in gateways
-        .iter_mut()
-        .filter(|gateway| gateway.refusal.is_none())
-    {
-        for listener in gateway
-            .listeners
-            .iter_mut()
-            .filter(|listener| listener.accepted.is_ok())
-        {
-            let port = listener.spec.port.number();
-            let protocol = &listener.spec.protocol;
-            for address in &gateway.addresses {
-                let first = protocols
-                    .entry((*address, port))
-                    .or_insert_with(|| protocol.clone());
-                if first != protocol {
-                    let message = format!(
-                        "an earlier listener speaks {} on port {port}",
-                        first.as_str()
-                    );
-                    listener.conflict = Some((Reason::ProtocolConflict, message));
-                } else if !hosts.insert((*address, port, listener.host.clone())) {
-                    let message = format!(
-                        "an earlier listener serves hostname {} on port {port}",
-                        listener.host
-                    );
-                    listener.conflict = Some((Reason::HostnameConflict, message));
-                }
-            }
         }
     }
 }

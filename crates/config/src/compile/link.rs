@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::backend_tls::{self, Backend as TlsBackend};
 use super::gateways::Gateways;
 use super::grants::{self, Referrer};
 use super::routes::AttachedRoute;
@@ -132,6 +133,11 @@ pub(super) struct Linker<'a> {
     pub(super) services: IndexMap<ServicePort, Arc<ServiceConfig>>,
     /// Gateways, by position, whose routes lead to a pool.
     pub(super) users: IndexMap<ObjectName, FxHashSet<usize>>,
+    /// The same for ports of Services, with the port's name.
+    service_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
+    /// Why a port of a Service or a pool cannot be connected to as it is asked for.
+    service_faults: FxHashMap<ServicePort, String>,
+    pool_faults: FxHashMap<ObjectName, String>,
     objects: &'a Objects,
 }
 
@@ -147,6 +153,9 @@ impl<'a> Linker<'a> {
             pools: IndexMap::new(),
             services: IndexMap::new(),
             users: IndexMap::new(),
+            service_users: IndexMap::new(),
+            service_faults: FxHashMap::default(),
+            pool_faults: FxHashMap::default(),
             objects,
         };
         for route in routes.iter().filter(|route| route.is_attached()) {
@@ -161,19 +170,34 @@ impl<'a> Linker<'a> {
                             .or_default()
                             .extend(&accepted);
                     }
-                    Resolved::Service(port) => linker.add_service(port, last),
+                    Resolved::Service(port) => {
+                        let name = linker.port_name(port);
+                        let users = linker.service_users.entry(port.clone());
+                        users
+                            .or_insert_with(|| (name, FxHashSet::default()))
+                            .1
+                            .extend(&accepted);
+                    }
                     Resolved::Invalid { .. } => {}
                 }
             }
         }
         linker.users.sort_unstable_keys();
-        linker.services.sort_unstable_keys();
+        linker.service_users.sort_unstable_keys();
+        linker.add_services(gateways, last);
         for (name, users) in &linker.users {
             let built_in = users.iter().filter_map(|user| gateways.list.get(*user));
             let built_in = built_in
                 .into_iter()
                 .any(|gateway| gateway.wants_built_in_picker());
-            if let Some(pool) = pools::lower(objects, name, models.table(name), built_in) {
+            let shown = gateways.client_certificate(users);
+            let tls = backend_tls::resolve(objects, TlsBackend::Pool(name), shown);
+            if let Err(fault) = &tls {
+                linker.pool_faults.insert(name.clone(), fault.clone());
+            }
+            let lowered = pools::lower(objects, name, models.table(name), built_in);
+            if let Some(mut pool) = lowered {
+                pool.tls = tls.unwrap_or_default();
                 let known = last.and_then(|last| last.pools.get(name));
                 linker
                     .pools
@@ -183,22 +207,45 @@ impl<'a> Linker<'a> {
         linker
     }
 
-    fn add_service(&mut self, port: &ServicePort, last: Option<&Snapshot>) {
-        if self.services.contains_key(port) {
-            return;
+    fn port_name(&self, port: &ServicePort) -> String {
+        let entry = self.objects.services.get(&port.name);
+        let ports = entry.iter().flat_map(|entry| &entry.object.spec);
+        let mut ports = ports.flat_map(|spec| &spec.ports);
+        let found = ports.find(|known| known.port.number() == port.port);
+        found.and_then(|port| port.name.clone()).unwrap_or_default()
+    }
+
+    fn add_services(&mut self, gateways: &Gateways, last: Option<&Snapshot>) {
+        for (port, (port_name, users)) in &self.service_users {
+            let Some(entry) = self.objects.services.get(&port.name) else {
+                continue;
+            };
+            let shown = gateways.client_certificate(users);
+            let tls =
+                backend_tls::resolve(self.objects, TlsBackend::Service(port, port_name), shown);
+            if let Err(fault) = &tls {
+                self.service_faults.insert(port.clone(), fault.clone());
+            }
+            let config = ServiceConfig {
+                name: port.name.clone(),
+                port: port.port,
+                app_protocol: app_protocol(&entry.object, port.port),
+                tls: tls.unwrap_or_default(),
+                endpoints: members::of_service(self.objects, port, &entry.object),
+            };
+            let known = last.and_then(|last| last.services.get(port));
+            self.services
+                .insert(port.clone(), share(Arc::new(config), known));
         }
-        let Some(entry) = self.objects.services.get(&port.name) else {
-            return;
-        };
-        let config = ServiceConfig {
-            name: port.name.clone(),
-            port: port.port,
-            app_protocol: app_protocol(&entry.object, port.port),
-            endpoints: members::of_service(self.objects, port, &entry.object),
-        };
-        let known = last.and_then(|last| last.services.get(port));
-        self.services
-            .insert(port.clone(), share(Arc::new(config), known));
+    }
+
+    /// Everything that routes lead to, with the Gateways whose routes do.
+    pub(super) fn backends(&self) -> impl Iterator<Item = (TlsBackend<'_>, &FxHashSet<usize>)> {
+        let services = self.service_users.iter();
+        let services =
+            services.map(|(port, (name, users))| (TlsBackend::Service(port, name), users));
+        let pools = self.users.iter();
+        services.chain(pools.map(|(name, users)| (TlsBackend::Pool(name), users)))
     }
 
     /// The compiled rules of a route.
@@ -248,14 +295,20 @@ impl<'a> Linker<'a> {
         let target = match (resolved, filters) {
             (Resolved::Invalid { message, .. }, _) | (_, Err(message)) => invalid(message),
             (Resolved::Pool(name), Ok(_)) => match self.pools.get(name) {
+                _ if self.pool_faults.contains_key(name) => {
+                    invalid(self.pool_faults.get(name).map_or("", String::as_str))
+                }
                 None => invalid("the pool is gone"),
                 Some(pool) => pools::unserved(pool)
                     .map_or_else(|| Target::Pool(pool.clone()), |reason| invalid(&reason)),
             },
-            (Resolved::Service(port), Ok(_)) => self.services.get(port).map_or_else(
-                || invalid("the service is gone"),
-                |service| Target::Service(service.clone()),
-            ),
+            (Resolved::Service(port), Ok(_)) => {
+                match (self.service_faults.get(port), self.services.get(port)) {
+                    (Some(fault), _) => invalid(fault),
+                    (None, None) => invalid("the service is gone"),
+                    (None, Some(service)) => Target::Service(service.clone()),
+                }
+            }
         };
         Backend {
             weight: reference.weight.map_or(1, |weight| weight.value()),

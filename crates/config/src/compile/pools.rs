@@ -92,6 +92,7 @@ pub(super) fn lower(
             .map(|port| port.number.number())
             .collect(),
         app_protocol: app_protocol(spec.app_protocol.as_deref()),
+        tls: None,
     })
 }
 

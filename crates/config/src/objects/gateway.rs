@@ -54,7 +54,7 @@ wire!(
         addresses: Vec<GatewayAddress>,
         infrastructure: Option<GatewayInfrastructure>,
         allowed_listeners: Option<Value>,
-        tls: Option<Value>,
+        tls: Option<GatewayTls>,
         backend_tls: Option<Value>,
         default_scope: Option<String>,
     }
@@ -172,5 +172,74 @@ wire!(
         labels: IndexMap<String, String>,
         annotations: IndexMap<String, String>,
         parameters_ref: Option<ParametersReference>,
+    }
+);
+
+wire!(
+    /// TLS of a Gateway as a whole: what its clients show, and what it shows to servers.
+    #[derive(Default)]
+    GatewayTls {
+        ;
+        frontend: Option<GatewayFrontendTls>,
+        backend: Option<GatewayBackendTls>,
+    }
+);
+
+wire!(
+    #[derive(Default)]
+    GatewayBackendTls {
+        ;
+        client_certificate_ref: Option<SecretReference>,
+    }
+);
+
+wire!(
+    #[derive(Default)]
+    GatewayFrontendTls {
+        ;
+        default: Option<FrontendTls>,
+        per_port: Vec<PortFrontendTls>,
+    }
+);
+
+wire!(
+    PortFrontendTls {
+        port: Port;
+        tls: Option<FrontendTls>,
+    }
+);
+
+wire!(
+    #[derive(Default)]
+    FrontendTls {
+        ;
+        validation: Option<FrontendValidation>,
+    }
+);
+
+wire!(
+    #[derive(Default)]
+    FrontendValidation {
+        ;
+        ca_certificate_refs: Vec<AuthorityReference>,
+        mode: Option<ValidationMode>,
+    }
+);
+
+open_enum!(
+    /// Whether a client without a good certificate is turned away; absent means `AllowValidOnly`.
+    ValidationMode {
+        AllowValidOnly = "AllowValidOnly",
+        AllowInsecureFallback = "AllowInsecureFallback",
+    }
+);
+
+wire!(
+    /// A reference to certificate authorities.
+    AuthorityReference {
+        group: String,
+        kind: String,
+        name: String;
+        namespace: Option<String>,
     }
 );

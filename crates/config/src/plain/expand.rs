@@ -30,6 +30,8 @@ use crate::objects::penstock::{
 use crate::objects::service::{EndpointSlice, SliceAddressType, SliceEndpoint, SlicePort};
 use crate::objects::{Kind, Object, PENSTOCK_GROUP, POOL_GROUP, Port, Resource};
 
+mod tls;
+
 /// Name of the Gateway, its class and its route.
 const NAME: &str = "penstock";
 /// Ties the slices of a pool to it.
@@ -54,6 +56,7 @@ pub fn expand_plain(plain: &Plain) -> Vec<Object> {
         })));
     }
     resources.push(gateway(plain));
+    resources.extend(tls::files(plain));
     resources.push(route(plain));
     for pool in &plain.pools {
         expand_pool(pool, &mut resources);
@@ -92,9 +95,12 @@ fn gateway(plain: &Plain) -> Resource {
     let listener = Port::new(plain.listen.port()).map(|port| GatewayListener {
         name: "http".to_owned(),
         port,
-        protocol: ListenerProtocol::Http,
+        protocol: match plain.tls {
+            None => ListenerProtocol::Http,
+            Some(_) => ListenerProtocol::Https,
+        },
         hostname: None,
-        tls: None,
+        tls: tls::of_listener(plain),
         allowed_routes: None,
     });
     let address = GatewayAddress {
@@ -109,6 +115,7 @@ fn gateway(plain: &Plain) -> Resource {
             gateway_class_name: NAME.to_owned(),
             listeners: listener.into_iter().collect(),
             addresses: vec![address],
+            tls: tls::of_gateway(plain),
             infrastructure,
             ..Default::default()
         },
@@ -215,6 +222,7 @@ fn expand_pool(pool: &PlainPool, resources: &mut Vec<Resource>) {
         let name = format!("{}-{}", pool.name, index + 1);
         resources.push(slice(&name, &labels, (address_type, port), &endpoints));
     }
+    resources.extend(tls::of_pool(pool));
     resources.extend(policy(pool));
     if pool.models.iter().any(|model| model.settings.is_some()) {
         let models = pool.models.iter().enumerate();

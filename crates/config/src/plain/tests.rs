@@ -21,11 +21,64 @@ pools:
   queue: {requests: 10, seconds: 5, bytes: 1048576}
 ";
 
+const WITH_TLS: &str = "
+listen: 127.0.0.1:4100
+tls: {certificate: c.pem, key: k.pem, clientCa: clients.pem}
+clientCertificate: me.pem
+pools:
+- {name: chat, endpoints: [\"https://a.example\", \"https://a.example:8443\"], ca: ca.pem}
+- {name: code, endpoints: [\"https://b.example\"], models: [qwen]}
+";
+
+#[test]
+fn tls_is_said_by_references_to_files() {
+    let attached = decode(WITH_TLS).into_iter().map(|object| {
+        crate::attach(object, |path| {
+            let block =
+                |kind: &str| format!("-----BEGIN {kind}-----\nAAAA\n-----END {kind}-----\n");
+            let text = match path {
+                "k.pem" => block("PRIVATE KEY"),
+                "me.pem" => block("CERTIFICATE") + &block("PRIVATE KEY"),
+                _ => block("CERTIFICATE"),
+            };
+            Some(text)
+        })
+    });
+    let objects: Objects = attached.collect();
+    let compiled = compile(&objects);
+    let problems = compiled.statuses.problems();
+    assert!(problems.is_empty(), "{}", compiled.statuses);
+    let snapshot = &compiled.snapshot;
+    let listener = &snapshot.binds[0].listeners[0];
+    let tls = listener.tls.as_ref().unwrap();
+    assert_eq!(tls.certificates.len(), 1);
+    assert!(tls.client_certificates.as_ref().unwrap().required);
+    let of_pool = |name: &str| {
+        let pool = &snapshot.pools[&crate::ObjectName::new("default", name)];
+        pool.tls.clone().unwrap()
+    };
+    let chat = of_pool("chat");
+    assert_eq!(&*chat.hostname, "a.example");
+    assert!(matches!(&chat.ca, crate::TrustedCa::Pem(_)));
+    assert!(chat.client_certificate.is_some());
+    assert_eq!(of_pool("code").ca, crate::TrustedCa::System);
+    // Without the files nothing is served, and nothing is sent without TLS.
+    let objects: Objects = decode(WITH_TLS).into_iter().collect();
+    let compiled = compile(&objects);
+    assert!(compiled.snapshot.binds.is_empty());
+    assert!(
+        compiled.statuses.problems().len() >= 3,
+        "{}",
+        compiled.statuses
+    );
+}
+
 #[test]
 fn the_export_compiles_to_the_same() {
     for text in [
         TWO_POOLS,
         "pools: [{name: a, endpoints: [\"http://localhost:8000\"]}]",
+        WITH_TLS,
     ] {
         let objects: Objects = decode(text).into_iter().collect();
         let exported = export(objects.all());
@@ -133,11 +186,12 @@ fn urls_of_endpoints_are_host_and_port() {
             "http://vllm.models.svc:8000",
             Ok("http://vllm.models.svc:8000"),
         ),
+        ("https://10.0.0.1", Ok("https://10.0.0.1:443")),
+        ("https://a:8443", Ok("https://a:8443")),
         (
-            "https://10.0.0.1",
-            Err("https endpoints are not served yet"),
+            "10.0.0.1:8000",
+            Err("the url must start with http:// or https://"),
         ),
-        ("10.0.0.1:8000", Err("the url must start with http://")),
         ("http://10.0.0.1:0", Err("the port must be 1 to 65535")),
         ("http://:8000", Err("the url has no usable host")),
         (

@@ -122,9 +122,18 @@ fn mistakes_in_the_plain_form_are_named_with_place_and_suggestion() {
             "f.yaml:4:3: pools[0].saturationSeconds: the time must be above 0",
         ),
         (
-            "pools:\n- name: a\n  endpoints: [\"https://10.0.0.1\"]\n".to_owned(),
-            "f.yaml:3:15: pools[0].endpoints[0]: `https://10.0.0.1`: https endpoints are not \
-             served yet",
+            "pools:\n- name: a\n  endpoints: [\"ftp://10.0.0.1\"]\n".to_owned(),
+            "f.yaml:3:15: pools[0].endpoints[0]: `ftp://10.0.0.1`: the url must start with http:// \
+             or https://",
+        ),
+        (
+            "pools:\n- name: a\n  endpoints: [\"https://a\", \"http://a\"]\n".to_owned(),
+            "f.yaml:3:3: pools[0].endpoints: the endpoints of a pool are all http, or all https \
+             with the same host",
+        ),
+        (
+            format!("{pool}  ca: ca.pem\n"),
+            "f.yaml:4:3: pools[0].ca: authorities are of use for https endpoints only",
         ),
         (
             "pools:\n- name: A b\n  endpoints: [\"http://10.0.0.1\"]\n".to_owned(),

@@ -245,6 +245,7 @@ fn url(address: &SocketAddr) -> EndpointUrl {
     EndpointUrl {
         host: address.ip().to_string(),
         port: address.port(),
+        is_tls: false,
     }
 }
 

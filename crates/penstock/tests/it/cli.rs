@@ -75,8 +75,8 @@ fn wrong_arguments_end_with_2_and_say_what_to_write() {
             "write it as http://HOST:PORT",
         ),
         (
-            &["run", "--endpoint", "https://10.0.0.1"],
-            "https endpoints are not served yet",
+            &["run", "--endpoint", "ftp://10.0.0.1"],
+            "the url must start with http:// or https://",
         ),
         (
             &["run", "--endpoint", "http://10.0.0.1:0"],

@@ -12,17 +12,23 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod backends;
 mod bytes;
 mod cancel;
+mod certificates;
 mod cli;
 mod configured;
 mod docs;
 mod events;
 mod explain;
 mod files;
+mod floods;
 mod gateway;
+mod grpc;
+mod http2;
 mod late;
 mod names;
+mod over2;
 mod queue;
 mod readme;
 mod reload;
@@ -33,4 +39,6 @@ mod streams;
 mod stress;
 mod telemetry;
 mod tidy;
+mod tls;
 mod vanish;
+mod websocket;

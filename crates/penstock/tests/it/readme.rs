@@ -129,6 +129,20 @@ fn every_shell_block_of_the_readme_runs() {
 #[test]
 fn every_yaml_block_of_the_documentation_passes_the_check() {
     let shell = Shell::new();
+    let authority = crate::certificates::Authority::new();
+    let own = authority.sign(&["gateway"]);
+    let tls = shell.folder.path().join("tls");
+    std::fs::create_dir(&tls).unwrap();
+    let files = [
+        ("cert.pem", own.chain.clone()),
+        ("key.pem", own.key.clone()),
+        ("me.pem", own.chain + &own.key),
+        ("clients.pem", authority.pem()),
+        ("servers.pem", authority.pem()),
+    ];
+    for (name, text) in files {
+        std::fs::write(tls.join(name), text).unwrap();
+    }
     let mut checked = 0;
     for name in [
         "README.md",

@@ -5,11 +5,12 @@ use crate::clock;
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::Client;
+use crate::listener::client::Client;
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
 use crate::retry;
-use crate::upstream::h1::{self, Upstream, poll_write_two};
+use crate::tunnel;
+use crate::upstream::Upstream;
 use crate::worker::OutBuffer;
 use http1::Framing;
 use std::future::{Future, poll_fn};
@@ -29,18 +30,16 @@ pub(super) async fn attempt(
 ) -> Result<(Upstream, Begun), Failure> {
     let mut fresh = false;
     loop {
-        let mut upstream = match sending.local.idle.take(endpoint.uid) {
-            Some(stream) if !fresh => Upstream {
-                stream,
-                reused: true,
-            },
-            _ => {
-                watching(
-                    client,
-                    sending.limits,
-                    h1::connect(endpoint, sending.limits),
-                )
-                .await??
+        let kept = if fresh {
+            None
+        } else {
+            Upstream::kept(sending.local, endpoint)
+        };
+        let mut upstream = match kept {
+            Some(upstream) => upstream,
+            None => {
+                let opening = Upstream::open(sending.local, endpoint, sending.limits, fresh);
+                watching(client, sending.limits, opening).await??
             }
         };
         let sent = send(sending, client, x, &mut upstream, target).await;
@@ -62,7 +61,10 @@ pub(super) async fn attempt(
                 fresh = true;
                 x.resends += 1;
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                upstream.distrust(failure.cause);
+                return Err(failure);
+            }
             Ok(begun) => return Ok((upstream, begun)),
         }
     }
@@ -141,10 +143,15 @@ async fn send(
         _ => Framing::Length(body.len() as u64),
     };
     x.head.write(framing, &mut head);
+    if x.upgrades
+        && let Some(protocol) = x.head.upgrade()
+    {
+        tunnel::ask(protocol.as_bytes(), &mut head);
+    }
     let mut done = 0;
     client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
-        let written = poll_write_two(&mut upstream.stream, cx, (&head, body), &mut done);
+        let written = upstream.poll_send(cx, (&head, body), &mut done);
         if written.is_ready() {
             return written.map(|result| result.map_err(|error| write_failed(&error)));
         }

@@ -10,12 +10,12 @@ use crate::exchange::{Exchange, Held, HeldBuffer};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::Arrived;
+use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::serve;
-use crate::upstream::h1::poll_write_two;
+use crate::socket::Socket;
 use crate::worker::{Local, OutBuffer, Scratch};
 use http1::{BodyReader, Framing, Parsed};
-use picker::Micros;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -23,23 +23,20 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite;
 
 /// Bodies up to this size are copied out of the read buffer; larger ones take the buffer over.
 const COPY_BYTES: usize = 8 << 10;
 
 /// A client and its connection.
 #[derive(Debug)]
-pub(crate) struct Client {
-    stream: TcpStream,
-    carry: Vec<u8>,
+pub(crate) struct Connection {
+    pub(super) stream: Socket,
+    pub(super) carry: Vec<u8>,
     unsent: Vec<u8>,
-    deadline: Deadline,
-    draining: Rc<Cell<bool>>,
-    /// Bytes of bodies may not be chunked for this client (HTTP/1.0).
-    pub(crate) old: bool,
-    pub(crate) gone: bool,
+    pub(super) deadline: Deadline,
+    pub(super) draining: Rc<Cell<bool>>,
+    pub(super) gone: bool,
 }
 
 /// What `next_request` found.
@@ -48,36 +45,59 @@ enum Next {
     Closed,
 }
 
-/// Serves one connection, request after request, until it ends.
-pub(crate) async fn serve_connection(local: &Rc<Local>, shared: &Arc<Shared>, arrived: Arrived) {
+/// Serves one connection, request after request, until it ends. Returns it with what was read of
+/// it when the client turns out to speak HTTP/2 from the first byte on.
+pub(crate) async fn serve_connection(
+    local: &Rc<Local>,
+    shared: &Arc<Shared>,
+    arrived: &mut Arrived,
+    stream: Socket,
+) -> Option<(Socket, Vec<u8>)> {
     let mut exchange = Box::new(Exchange::new());
     exchange.bind = arrived.bind;
-    let mut client = Client {
-        stream: arrived.stream,
+    exchange.server_name = arrived.server_name.take();
+    exchange.over_tls = stream.is_tls();
+    let mut client = Client::H1(Connection {
+        stream,
         carry: Vec::new(),
         unsent: Vec::new(),
         deadline: Deadline::new(),
-        draining: arrived.draining,
-        old: false,
+        draining: arrived.draining.clone(),
         gone: false,
-    };
+    });
+    let mut is_first = true;
     loop {
         exchange.clear();
-        match client.next_request(&mut exchange, &shared.limits).await {
-            Ok(Next::Closed) => return,
+        let Client::H1(connection) = &mut client else {
+            return None;
+        };
+        match connection.next_request(&mut exchange, &shared.limits).await {
+            Ok(Next::Closed) => break,
             Ok(Next::Request) => {}
+            Err(_) if is_first && connection.is_preface() => {
+                arrived.server_name = exchange.server_name.take();
+                let Client::H1(connection) = client else {
+                    return None;
+                };
+                return Some((connection.stream, connection.carry));
+            }
             Err(failure) => {
                 serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
-                return;
+                break;
             }
         }
+        is_first = false;
         if !serve::serve(local, shared, &mut client, &mut exchange).await {
-            return;
+            break;
         }
     }
+    if let Client::H1(connection) = &mut client {
+        connection.close(&shared.limits).await;
+    }
+    None
 }
 
-impl Client {
+impl Connection {
     /// Reads the next request whole, head and body, into `exchange`.
     async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
         if self.carry.is_empty() {
@@ -87,12 +107,8 @@ impl Client {
             };
             x.timings.started = clock::now();
             let bytes = scratch.get(..count).unwrap_or_default();
-            match x
-                .head
-                .parse(bytes, &limits.http1)
-                .map_err(|r| Failure::refused(&r))?
-            {
-                Parsed::Complete { head_bytes } => {
+            match x.head.parse(bytes, &limits.http1) {
+                Ok(Parsed::Complete { head_bytes }) => {
                     self.take_body(
                         x,
                         limits,
@@ -105,7 +121,11 @@ impl Client {
                     .await?;
                     return Ok(self.received(x));
                 }
-                Parsed::Incomplete => self.carry.extend_from_slice(bytes),
+                Ok(Parsed::Incomplete) => self.carry.extend_from_slice(bytes),
+                Err(refusal) => {
+                    self.carry.extend_from_slice(bytes);
+                    return Err(Failure::refused(&refusal));
+                }
             }
         } else {
             x.timings.started = clock::now();
@@ -121,7 +141,7 @@ impl Client {
 
     fn received(&mut self, x: &mut Exchange) -> Next {
         self.deadline.clear();
-        self.old = x.head.version_minor() == 0;
+        x.unframed = x.head.version_minor() == 0;
         x.body_bytes = x.body.end - x.body.start;
         Next::Request
     }
@@ -130,7 +150,7 @@ impl Client {
     /// listener drains.
     async fn read_first(&mut self) -> Option<(Scratch, usize)> {
         let read = poll_fn(|cx| {
-            if let Poll::Ready(read) = poll_read(&mut self.stream, cx) {
+            if let Poll::Ready(read) = self.stream.poll_scratch(cx) {
                 return Poll::Ready(read.ok());
             }
             if self.deadline.poll_passed(cx) || self.draining.get() {
@@ -266,7 +286,7 @@ impl Client {
             if self.deadline.poll_passed(cx) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            let (scratch, count) = ready!(poll_read(&mut self.stream, cx))?;
+            let (scratch, count) = ready!(self.stream.poll_scratch(cx))?;
             self.carry
                 .extend_from_slice(scratch.get(..count).unwrap_or_default());
             Poll::Ready(Ok(count))
@@ -278,7 +298,7 @@ impl Client {
     /// up to `most`; a half-closed connection counts as gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
         while self.carry.len() < most {
-            match ready!(poll_read(&mut self.stream, cx)) {
+            match ready!(self.stream.poll_scratch(cx)) {
                 Ok((scratch, count)) if count > 0 => {
                     self.carry
                         .extend_from_slice(scratch.get(..count).unwrap_or_default());
@@ -292,24 +312,12 @@ impl Client {
         Poll::Pending
     }
 
-    /// Whether the deadline set with [`Client::set_deadline`] passed.
-    pub(crate) fn poll_late(&self, cx: &Context<'_>) -> bool {
-        self.deadline.poll_passed(cx)
-    }
-
-    pub(crate) fn set_deadline(&self, due: Option<Micros>) {
-        match due {
-            Some(due) => self.deadline.set(due),
-            None => self.deadline.clear(),
-        }
-    }
-
-    /// Writes what the socket takes at once; the rest is copied and waits for [`Client::flush`].
+    /// Writes what the socket takes at once; the rest is copied and waits for [`Connection::flush`].
     pub(crate) async fn offer(&mut self, head: &[u8], body: &[u8]) -> Result<(), Failure> {
         let mut done = 0;
         let written = if self.unsent.is_empty() {
             poll_fn(
-                |cx| match poll_write_two(&mut self.stream, cx, (head, body), &mut done) {
+                |cx| match self.stream.poll_write_two(cx, (head, body), &mut done) {
                     Poll::Ready(written) => Poll::Ready(written),
                     Poll::Pending => Poll::Ready(Ok(())),
                 },
@@ -332,14 +340,14 @@ impl Client {
 
     /// Waits until the client has taken everything, at most `limits.write_stall` without progress.
     pub(crate) async fn flush(&mut self, limits: &Limits) -> Result<(), Failure> {
-        if self.unsent.is_empty() {
+        if self.unsent.is_empty() && !self.stream.owes_flush() {
             return Ok(());
         }
         let unsent = std::mem::take(&mut self.unsent);
         let mut done = 0;
         let mut seen = usize::MAX;
         let written = poll_fn(|cx| {
-            let written = poll_write_two(&mut self.stream, cx, (&unsent, b""), &mut done);
+            let written = self.stream.poll_write_two(cx, (&unsent, b""), &mut done);
             if written.is_pending() && done != seen {
                 seen = done;
                 self.deadline.set(clock::now() + limits.write_stall);
@@ -359,8 +367,25 @@ impl Client {
         })
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
+    /// Whether the client began with the preface of HTTP/2, which no request of HTTP/1.1 is.
+    #[cold]
+    fn is_preface(&self) -> bool {
+        let seen = self.carry.len().min(super::h2::PREFACE.len());
+        seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
+    }
+
+    /// Says farewell where TLS asks for it.
+    async fn close(&mut self, limits: &Limits) {
+        if self.gone || !self.stream.is_tls() {
+            return;
+        }
+        self.deadline.set(clock::now() + limits.farewell);
+        poll_fn(|cx| match Pin::new(&mut self.stream).poll_shutdown(cx) {
+            Poll::Pending if !self.deadline.poll_passed(cx) => Poll::Pending,
+            // Whether the client heard it changes nothing.
+            _ => Poll::Ready(()),
+        })
+        .await;
     }
 }
 
@@ -371,31 +396,17 @@ struct Received {
     count: usize,
 }
 
-fn bounded(length: u64, limits: &Limits) -> Result<usize, Failure> {
+pub(super) fn bounded(length: u64, limits: &Limits) -> Result<usize, Failure> {
     match usize::try_from(length) {
         Ok(length) if length <= limits.body_bytes => Ok(length),
         _ => Err(too_large(length, limits)),
     }
 }
 
-fn too_large(length: u64, limits: &Limits) -> Failure {
+pub(super) fn too_large(length: u64, limits: &Limits) -> Failure {
     let message = format!(
         "the request body has {length} bytes or more, at most {} are accepted",
         limits.body_bytes
     );
     Failure::new(Phase::Body, Cause::BodyTooLarge, message)
-}
-
-/// One read into a read buffer of the worker, which is held only when there is something in it.
-pub(crate) fn poll_read(
-    stream: &mut TcpStream,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<(Scratch, usize)>> {
-    let mut scratch = Scratch::take();
-    // poll_read, not try_read: after a short read it clears the readiness, which saves the read
-    // that would end in EAGAIN.
-    let mut buffer = ReadBuf::new(&mut scratch);
-    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
-    let count = buffer.filled().len();
-    Poll::Ready(Ok((scratch, count)))
 }

@@ -197,7 +197,7 @@ fn latencies(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Resul
 
 fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt::Result {
     type Of = fn(&Counted) -> &AtomicU64;
-    let counters: [(&str, &str, Of); 4] = [
+    let counters: [(&str, &str, Of); 6] = [
         (
             "penstock_connections",
             "Client connections accepted",
@@ -216,6 +216,16 @@ fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt
         ("penstock_panics", "Connections ended by a panic", |one| {
             &one.panics
         }),
+        (
+            "penstock_http2_floods",
+            "HTTP/2 connections closed for too many frames that cost more than they say",
+            |one| &one.floods,
+        ),
+        (
+            "penstock_tls_handshakes_failed",
+            "TLS handshakes with clients that failed, were late or were turned away",
+            |one| &one.handshakes_failed,
+        ),
     ];
     for (name, help, of) in counters {
         let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -13,7 +13,8 @@ pub(crate) struct Answer {
 
 pub(crate) fn answer(redirect: &Redirect, x: &Exchange) -> Answer {
     let view = View(&x.head);
-    let location = redirect.location(&view, x.matched_prefix, x.bind.port(), "http");
+    let scheme = if x.over_tls { "https" } else { "http" };
+    let location = redirect.location(&view, x.matched_prefix, x.bind.port(), scheme);
     Answer {
         status: redirect.status,
         location,

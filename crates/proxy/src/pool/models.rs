@@ -125,7 +125,7 @@ impl Pool {
         }
         let endpoints = self.endpoints();
         let asking = endpoints.iter().map(|endpoint| async {
-            let mut fetcher = Fetcher::new(endpoint.address);
+            let mut fetcher = Fetcher::new(endpoint.address, endpoint.transport.clone());
             // A server that does not answer is one that has not said it lacks the model.
             let _ = refresh(self, endpoint, &mut fetcher).await;
         });

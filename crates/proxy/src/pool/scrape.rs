@@ -34,7 +34,7 @@ pub(crate) async fn watch(pool: Arc<Pool>, endpoint: Arc<Endpoint>) {
 }
 
 async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
-    let mut fetcher = Fetcher::new(endpoint.address);
+    let mut fetcher = Fetcher::new(endpoint.address, endpoint.transport.clone());
     let mut report = EngineReport::default();
     let mut failures: u32 = 0;
     let mut models_due = clock::now();

@@ -6,7 +6,7 @@
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::Client;
+use crate::listener::client::Client;
 use crate::worker::{self, OutBuffer};
 use http1::{BodyReader, Framing, Parsed, ResponseHead};
 use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
@@ -25,7 +25,7 @@ enum Outgoing {
     /// As it came.
     Raw,
     Chunked,
-    /// The body ends with the connection (HTTP/1.0 clients).
+    /// Without any: the body ends with the connection (HTTP/1.0), or with its stream (HTTP/2).
     Close,
 }
 
@@ -39,6 +39,10 @@ pub(crate) struct Reply {
     rename: Option<ModelRename>,
     api: Api,
     was_head: bool,
+    /// The client takes no chunks.
+    unframed: bool,
+    /// The client asked for another protocol.
+    upgrades: bool,
     has_head: bool,
     /// What the head said, for the time after it was written and its memory given back.
     status: u16,
@@ -70,6 +74,8 @@ impl Reply {
             rename: None,
             api: x.api,
             was_head: x.head.method() == "HEAD",
+            unframed: x.unframed,
+            upgrades: x.upgrades,
             has_head: false,
             status: 0,
             came: Framing::None,
@@ -100,7 +106,7 @@ impl Reply {
                 Parsed::Incomplete => return Ok(None),
                 Parsed::Complete { head_bytes } => start += head_bytes,
             }
-            if self.head.status() >= 200 {
+            if self.head.status() >= 200 || self.head.status() == 101 && self.upgrades {
                 self.prepare();
                 return Ok(Some(start));
             }
@@ -130,6 +136,9 @@ impl Reply {
         }
         if self.is_stream() || self.rename.is_some() {
             self.framing = Outgoing::Chunked;
+        }
+        if self.unframed && (self.framing == Outgoing::Chunked || self.came == Framing::Chunked) {
+            self.framing = Outgoing::Close;
         }
     }
 
@@ -177,6 +186,11 @@ impl Reply {
         Ok(!self.holds() || full)
     }
 
+    /// Whether what follows is another protocol's.
+    pub(crate) fn switches(&self) -> bool {
+        self.status == 101
+    }
+
     /// Whether body bytes go to the client as they came, framing and all.
     pub(crate) fn passes_raw(&self) -> bool {
         self.framing == Outgoing::Raw && self.came != Framing::Close
@@ -184,6 +198,9 @@ impl Reply {
 
     /// Follows raw body bytes; returns how many belong to this response.
     pub(crate) fn scan_raw(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+        if self.switches() {
+            return Ok(bytes.len());
+        }
         self.scan_whole(bytes);
         let Self { reader, scan, .. } = self;
         let used = reader
@@ -213,6 +230,10 @@ impl Reply {
 
     /// Takes body bytes off their framing and appends to `ready` what the client gets of them.
     pub(crate) fn take(&mut self, bytes: &[u8], ready: &mut Vec<u8>) -> Result<(), Failure> {
+        if self.switches() {
+            ready.extend_from_slice(bytes);
+            return Ok(());
+        }
         let Self {
             reader,
             scan,
@@ -256,14 +277,14 @@ impl Reply {
     }
 
     /// The head for the client, with the framing that the client can read.
-    pub(crate) fn write_head(&mut self, x: &mut Exchange, client: &Client, out: &mut Vec<u8>) {
+    pub(crate) fn write_head(&mut self, x: &mut Exchange, out: &mut Vec<u8>) {
         let came = self.came;
         if self.framing == Outgoing::Raw && came == Framing::Close {
-            self.framing = Outgoing::Chunked;
-        }
-        let chunks = self.framing == Outgoing::Chunked || came == Framing::Chunked;
-        if client.old && chunks {
-            self.framing = Outgoing::Close;
+            self.framing = if self.unframed {
+                Outgoing::Close
+            } else {
+                Outgoing::Chunked
+            };
         }
         let framing = match self.framing {
             Outgoing::Raw => came,
@@ -274,14 +295,15 @@ impl Reply {
         x.keep_alive &= self.framing != Outgoing::Close;
         crate::headers::respond(x, &mut self.head);
         self.head.write(framing, x.keep_alive, out);
+        if self.switches() {
+            x.keep_alive = false;
+            crate::tunnel::ask(self.head.get("upgrade").unwrap_or_default(), out);
+        }
         worker::keep_response_head(std::mem::replace(&mut self.head, ResponseHead::new()));
     }
 
     /// Goes on after a head that another endpoint's answer was begun with, if that is possible.
-    pub(crate) fn resumes(&mut self, client: &Client) -> bool {
-        if client.old {
-            self.framing = Outgoing::Close;
-        }
+    pub(crate) fn resumes(&self) -> bool {
         self.is_stream() && self.status == 200
     }
 
@@ -320,10 +342,16 @@ impl Reply {
     }
 
     /// The end of a body that is framed by us.
-    pub(crate) async fn end(&mut self, client: &mut Client) -> Result<(), Failure> {
+    pub(crate) async fn end(
+        &mut self,
+        client: &mut Client,
+        trailers: Option<http::HeaderMap>,
+        limits: &Limits,
+    ) -> Result<(), Failure> {
         match self.framing {
             Outgoing::Chunked if !self.ended => client.offer(http1::LAST_CHUNK, b"").await,
-            Outgoing::Chunked | Outgoing::Raw | Outgoing::Close => Ok(()),
+            Outgoing::Chunked | Outgoing::Raw => Ok(()),
+            Outgoing::Close => client.end(trailers, limits).await,
         }
     }
 
@@ -333,6 +361,7 @@ impl Reply {
         &mut self,
         client: &mut Client,
         failure: &Failure,
+        limits: &Limits,
     ) -> Result<(), Failure> {
         let Scan::Stream(scan) = &self.scan else {
             return Ok(());
@@ -344,7 +373,7 @@ impl Reply {
         }
         llm::error_event(self.api.dialect(), &failure.text(), &mut event);
         self.send(client, &[], &event, &[]).await?;
-        self.end(client).await
+        self.end(client, None, limits).await
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -384,7 +413,7 @@ impl Reply {
 
     pub(crate) fn reusable(&self) -> bool {
         let complete = self.reader.is_done() && !self.extra;
-        complete && self.keeps && !self.reader.ends_at_close()
+        complete && self.keeps && !self.reader.ends_at_close() && !self.switches()
     }
 
     /// What was learnt from the body, for the log, the metrics and the picker.

@@ -1,9 +1,12 @@
 //! One GET over a connection that is kept: for scrapes and model lists, off the request path.
 
+use crate::pool::{Tls, Transport};
+use crate::socket::Socket;
 use crate::worker::no_delay;
 use http1::{BodyReader, Limits, Parsed, ResponseHead};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,15 +15,17 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) struct Fetcher {
     address: SocketAddr,
-    kept: Option<TcpStream>,
+    transport: Arc<Transport>,
+    kept: Option<Socket>,
     received: Vec<u8>,
     body: Vec<u8>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, transport: Arc<Transport>) -> Self {
         Self {
             address,
+            transport,
             kept: None,
             received: Vec::new(),
             body: Vec::new(),
@@ -63,7 +68,11 @@ impl Fetcher {
             None => {
                 let stream = TcpStream::connect(self.address).await?;
                 no_delay(&stream);
-                stream
+                match &self.transport.tls {
+                    Tls::None => Socket::Tcp(stream),
+                    Tls::Connect(tls) => Box::pin(tls.connect(stream)).await?,
+                    Tls::Unusable(why) => return Err(io::Error::other(why.to_string())),
+                }
             }
         };
         let request = format!(
@@ -71,6 +80,7 @@ impl Fetcher {
             self.address
         );
         stream.write_all(request.as_bytes()).await?;
+        stream.flush().await?;
         self.received.clear();
         self.body.clear();
         let limits = Limits::default();

@@ -1,85 +1,51 @@
-//! A request to an endpoint over HTTP/1.1, up to the first bytes of its answer.
+//! New connections to endpoints for HTTP/1.1, with TLS where the endpoint asks for it.
 //!
 //! A pooled connection may be closed by the server at the very moment we use it. If it ends before
 //! any response byte, the engine has not answered, and the caller may try again elsewhere.
 
-use crate::clock;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::pool::Endpoint;
-use crate::upstream::idle::Idle;
+use crate::socket::Socket;
+use crate::upstream::{Upstream, Wire};
 use crate::worker::no_delay;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-
-/// A connection to an endpoint with a request on it.
-#[derive(Debug)]
-pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
-    pub(crate) reused: bool,
-}
 
 /// A new connection to `endpoint`.
 ///
 /// # Errors
 /// A connect that failed or took longer than `limits.connect`.
 pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upstream, Failure> {
+    Ok(Upstream {
+        wire: Wire::H1(dial(endpoint, limits).await?),
+        reused: false,
+    })
+}
+
+/// A socket to `endpoint`, ready for the first request.
+pub(super) async fn dial(endpoint: &Endpoint, limits: &Limits) -> Result<Socket, Failure> {
     let dialled = tokio::time::timeout(limits.connect, TcpStream::connect(endpoint.address));
     let error = match dialled.await {
         Ok(Ok(stream)) => {
             no_delay(&stream);
-            return Ok(Upstream {
-                stream,
-                reused: false,
-            });
+            match &endpoint.transport.tls {
+                crate::pool::Tls::None => return Ok(Socket::Tcp(stream)),
+                crate::pool::Tls::Connect(tls) => {
+                    // Boxed: a handshake's state is large, and most endpoints are without.
+                    let shaken =
+                        Box::pin(tokio::time::timeout(limits.handshake, tls.connect(stream)));
+                    match shaken.await {
+                        Ok(Ok(socket)) => return Ok(socket),
+                        Ok(Err(error)) => format!("the tls handshake failed: {error}"),
+                        Err(_) => format!("no tls handshake within {:?}", limits.handshake),
+                    }
+                }
+                crate::pool::Tls::Unusable(why) => why.to_string(),
+            }
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {:?}", limits.connect),
     };
     let message = format!("cannot connect to endpoint {}: {error}", endpoint.name);
     Err(Failure::new(Phase::Connect, Cause::ConnectFailed, message))
-}
-
-/// Gives the connection back for the next request.
-pub(crate) fn keep(upstream: Upstream, endpoint: &Endpoint, idle: &Idle, limits: &Limits) {
-    idle.put(
-        endpoint.uid,
-        upstream.stream,
-        clock::coarse(),
-        limits.upstream_idle,
-    );
-}
-
-/// Polls a write of `head` and then `body`, `done` bytes of which are already written.
-pub(crate) fn poll_write_two(
-    stream: &mut TcpStream,
-    cx: &mut Context<'_>,
-    parts: (&[u8], &[u8]),
-    done: &mut usize,
-) -> Poll<io::Result<()>> {
-    let (head, body) = parts;
-    let all = head.len() + body.len();
-    while *done < all {
-        let written = match head.get(*done..) {
-            Some(rest) if !rest.is_empty() && !body.is_empty() => {
-                let slices = [IoSlice::new(rest), IoSlice::new(body)];
-                Pin::new(&mut *stream).poll_write_vectored(cx, &slices)
-            }
-            Some(rest) if !rest.is_empty() => Pin::new(&mut *stream).poll_write(cx, rest),
-            _ => {
-                let rest = body.get(*done - head.len()..).unwrap_or_default();
-                Pin::new(&mut *stream).poll_write(cx, rest)
-            }
-        };
-        match written {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(count)) => *done += count,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
-    Poll::Ready(Ok(()))
 }

@@ -5,19 +5,18 @@
 //! already knows, so it costs no system call. Connections are dropped before usual servers
 //! close them (`Limits::upstream_idle`), and the stacks are bounded.
 
+use crate::socket::Socket;
 use picker::Micros;
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
-use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Idle connections kept per endpoint and worker.
 const MOST_PER_ENDPOINT: usize = 1024;
 
 #[derive(Debug)]
 struct Waiting {
-    stream: TcpStream,
+    stream: Socket,
     since: Micros,
 }
 
@@ -31,21 +30,18 @@ pub(crate) struct Idle {
 
 impl Idle {
     /// A connection that looks alive, if there is one.
-    pub(crate) fn take(&self, endpoint: u64) -> Option<TcpStream> {
+    pub(crate) fn take(&self, endpoint: u64) -> Option<Socket> {
         let mut stacks = self.stacks.borrow_mut();
         let stack = stacks.get_mut(&endpoint)?;
         while let Some(Waiting { stream, .. }) = stack.pop() {
-            if stream
-                .poll_read_ready(&mut Context::from_waker(Waker::noop()))
-                .is_pending()
-            {
+            if stream.is_quiet() {
                 return Some(stream);
             }
         }
         None
     }
 
-    pub(crate) fn put(&self, endpoint: u64, stream: TcpStream, now: Micros, most_idle: Duration) {
+    pub(crate) fn put(&self, endpoint: u64, stream: Socket, now: Micros, most_idle: Duration) {
         self.most_idle.set(most_idle);
         let mut stacks = self.stacks.borrow_mut();
         let stack = stacks.entry(endpoint).or_default();

@@ -1,0 +1,262 @@
+//! TLS with clients: certificates by name, both versions of HTTP, client certificates, reloads,
+//! and handshakes that stall.
+
+use crate::certificates::{Authority, Certificate, Tls, get, handshake, is, shown};
+use crate::configured::{Configured, route, service};
+use crate::gateway::{free_address, wait_until};
+use crate::over2::{Http2, soon};
+use crate::scripted;
+use std::net::SocketAddr;
+use tokio_rustls::TlsConnector;
+
+/// A Gateway with HTTPS listeners (name, hostname, Secrets) and a route to an echo server.
+fn manifests(listeners: &[(&str, &str, &str)], more: &str) -> String {
+    let mut text = String::from(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  \
+        gatewayClassName: penstock\n  addresses: [{value: 127.0.0.1}]\n",
+    );
+    text.push_str(more);
+    text.push_str("  listeners:\n");
+    for (name, host, secrets) in listeners {
+        let host = if host.is_empty() {
+            String::new()
+        } else {
+            format!("hostname: '{host}', ")
+        };
+        let secrets: Vec<String> = secrets
+            .split(' ')
+            .map(|name| format!("{{name: {name}}}"))
+            .collect();
+        let refs = secrets.join(", ");
+        text.push_str(&format!(
+            "  - {{name: {name}, port: PORT, protocol: HTTPS, {host}tls: {{certificateRefs: [{refs}]}}}}\n"
+        ));
+    }
+    let echo = scripted::echo("web");
+    let rules = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+    text + &route("web", rules) + &service("web", &[echo])
+}
+
+fn opened(connector: &TlsConnector, address: SocketAddr, host: &'static str) -> Tls {
+    soon(handshake(connector.clone(), address, host)).unwrap()
+}
+
+#[test]
+fn each_name_gets_its_certificate_in_both_versions() {
+    let authority = Authority::new();
+    let a = authority.sign(&["a.example"]);
+    let wild = authority.sign(&["*.wild.example"]);
+    let (b, c) = (
+        authority.sign(&["b.example"]),
+        authority.sign(&["c.example"]),
+    );
+    let listeners = [
+        ("a", "a.example", "a"),
+        ("wild", "*.wild.example", "wild"),
+        ("rest", "", "b c"),
+    ];
+    let secrets = [("a", &a), ("wild", &wild), ("b", &b), ("c", &c)];
+    let secrets = secrets.map(|(name, certificate)| certificate.secret(name));
+    let gateway = Configured::start(&(manifests(&listeners, "") + &secrets.concat()));
+    let connector = authority.client("http/1.1", None);
+    let expected = [
+        ("a.example", &a),
+        ("x.wild.example", &wild),
+        ("b.example", &b),
+        ("c.example", &c),
+    ];
+    for (host, certificate) in expected {
+        let mut stream = opened(&connector, gateway.address, host);
+        assert!(is(certificate, &shown(&stream)), "{host}");
+        for path in ["/one", "/two"] {
+            let answer = soon(get(&mut stream, host, path)).unwrap();
+            assert_eq!(answer.status, 200);
+            assert!(answer.body.contains(&format!("GET {path} ")), "{answer:?}");
+        }
+    }
+    // A name of nobody: no certificate fits, the client refuses it.
+    assert!(soon(handshake(connector.clone(), gateway.address, "z.example")).is_err());
+    // HTTP/2 by ALPN; the same connection asked for another listener's host is misdirected.
+    let (dial, address) = (authority.client("h2", None), gateway.address);
+    let client = Http2::over(async move { handshake(dial, address, "a.example").await.unwrap() });
+    for (host, status) in [("a.example", 200), ("b.example", 421), ("a.example", 200)] {
+        let request = http::Request::get(format!("https://{host}/x"))
+            .body(())
+            .unwrap();
+        let open = client.begin(request, b"").open();
+        assert_eq!(open.status, status, "{host}");
+    }
+    // Plain HTTP on this port is answered by nobody.
+    let plain = crate::gateway::get(gateway.address, "/");
+    assert!(plain.is_none(), "{plain:?}");
+    let failed = crate::gateway::get(gateway.admin, "/metrics").unwrap().body;
+    assert!(
+        failed.contains("penstock_tls_handshakes_failed_total"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn clients_without_a_certificate_are_turned_away_where_one_is_asked_for() {
+    let authority = Authority::new();
+    let clients = Authority::new();
+    let server = authority.sign(&["a.example"]);
+    let tls = "  tls: {frontend: {default: {validation: {caCertificateRefs: \
+        [{group: '', kind: ConfigMap, name: clients}]}}}}\n";
+    let text = manifests(&[("a", "", "a")], tls) + &server.secret("a");
+    let text = text + &clients.config_map("clients");
+    let gateway = Configured::start(&text);
+    let ask = |own: Option<&Certificate>| {
+        let connector = authority.client("http/1.1", own);
+        soon(async {
+            let mut stream = handshake(connector, gateway.address, "a.example").await?;
+            get(&mut stream, "a.example", "/").await
+        })
+    };
+    assert!(ask(None).is_err(), "without one");
+    assert!(
+        ask(Some(&authority.sign(&["me"]))).is_err(),
+        "of another authority"
+    );
+    assert_eq!(ask(Some(&clients.sign(&["me"]))).unwrap().status, 200);
+    // Where it is said so, a client is let in whatever it shows, and the status says that.
+    gateway.apply(&text.replace("{caCert", "{mode: AllowInsecureFallback, caCert"));
+    assert_eq!(ask(None).unwrap().status, 200);
+    assert_eq!(ask(Some(&authority.sign(&["me"]))).unwrap().status, 200);
+    let told = gateway.config()["statuses"].to_string();
+    assert!(told.contains("InsecureFrontendValidationMode"), "{told}");
+    // An authority that cannot be read lets nobody in.
+    gateway.apply(&text.replace("name: clients}]}", "name: gone}]}"));
+    assert!(ask(Some(&clients.sign(&["me"]))).is_err());
+    let told = gateway.condition("Gateway", Some("a"), "Accepted");
+    assert!(told.contains("NoValidCACertificate"), "{told}");
+}
+
+#[test]
+fn a_new_certificate_is_shown_at_once_and_connections_go_on() {
+    let authority = Authority::new();
+    let (old, new) = (
+        authority.sign(&["a.example"]),
+        authority.sign(&["a.example"]),
+    );
+    let listeners = [("a", "a.example", "a")];
+    let base = manifests(&listeners, "");
+    let gateway = Configured::start(&(base.clone() + &old.secret("a")));
+    let connector = authority.client("http/1.1", None);
+    let mut before = opened(&connector, gateway.address, "a.example");
+    assert!(is(&old, &shown(&before)));
+    gateway.apply(&(base.clone() + &new.secret("a")));
+    // A fresh client: a resumed session shows nothing.
+    let fresh = || {
+        opened(
+            &authority.client("http/1.1", None),
+            gateway.address,
+            "a.example",
+        )
+    };
+    assert!(is(&new, &shown(&fresh())));
+    assert_eq!(
+        soon(get(&mut before, "a.example", "/")).unwrap().status,
+        200
+    );
+    // A key that does not fit changes nothing for traffic.
+    let mixed = Certificate {
+        chain: old.chain.clone(),
+        key: new.key.clone(),
+    };
+    gateway.apply(&(base + &mixed.secret("a")));
+    assert!(is(&new, &shown(&fresh())));
+    assert!(
+        gateway.log().contains("cannot be used"),
+        "{}",
+        gateway.log()
+    );
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_told() {
+    let authority = Authority::new();
+    let good = authority.sign(&["a.example"]);
+    let listeners = [("good", "a.example", "a"), ("bad", "b.example", "gone")];
+    let gateway = Configured::start(&(manifests(&listeners, "") + &good.secret("a")));
+    let told = gateway.condition("Gateway", Some("bad"), "ResolvedRefs");
+    assert!(told.contains("InvalidCertificateRef"), "{told}");
+    let connector = authority.client("http/1.1", None);
+    let mut stream = opened(&connector, gateway.address, "a.example");
+    assert_eq!(
+        soon(get(&mut stream, "a.example", "/")).unwrap().status,
+        200
+    );
+}
+
+#[test]
+fn handshakes_that_stall_stop_nobody() {
+    let authority = Authority::new();
+    let good = authority.sign(&["a.example"]);
+    let text = manifests(&[("a", "a.example", "a")], "") + &good.secret("a");
+    let gateway = Configured::start(&text);
+    let connector = authority.client("http/1.1", None);
+    let mut established = opened(&connector, gateway.address, "a.example");
+    let stalled: Vec<_> = (0..300)
+        .map(|number| {
+            let mut stream = crate::gateway::connect(gateway.address);
+            if number % 2 == 0 {
+                std::io::Write::write_all(&mut stream, &[0x16, 3, 1, 2, 0]).unwrap();
+            }
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        let answer = soon(get(&mut established, "a.example", "/")).unwrap();
+        assert_eq!(answer.status, 200);
+        opened(&connector, gateway.address, "a.example");
+    }
+    drop(stalled);
+    let open = || {
+        let metrics = crate::gateway::get(gateway.admin, "/metrics").unwrap().body;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("penstock_connections_open"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    wait_until(|| open().is_some_and(|open| open <= 1.0));
+}
+
+#[test]
+fn the_plain_form_reads_files_and_follows_them() {
+    let authority = Authority::new();
+    let (old, new) = (
+        authority.sign(&["a.example"]),
+        authority.sign(&["a.example"]),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let (address, admin) = (free_address(), free_address());
+    file("cert.pem", &old.chain);
+    file("key.pem", &old.key);
+    let config = folder.path().join("penstock.yaml");
+    let echo = scripted::echo("web");
+    let text = format!(
+        "listen: {address}\ntls: {{certificate: cert.pem, key: key.pem}}\n\
+        pools: [{{name: web, endpoints: ['http://{echo}']}}]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let admin_text = admin.to_string();
+    let child =
+        crate::gateway::penstock(&["run", config.to_str().unwrap(), "--admin", &admin_text])
+            .args(["--watch-interval", "1ms", "--workers", "1"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+    let _process = crate::gateway::Running(child);
+    wait_until(|| crate::gateway::get(admin, "/readyz").is_some_and(|ready| ready.status == 200));
+    let fresh = || opened(&authority.client("http/1.1", None), address, "a.example");
+    let mut stream = fresh();
+    assert!(is(&old, &shown(&stream)));
+    let answer = soon(get(&mut stream, "a.example", "/x")).unwrap();
+    assert!(answer.body.contains("GET /x "), "{answer:?}");
+    file("cert.pem", &new.chain);
+    file("key.pem", &new.key);
+    wait_until(|| is(&new, &shown(&fresh())));
+}
