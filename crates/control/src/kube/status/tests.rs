@@ -222,3 +222,24 @@ fn an_object_with_another_status_compiles_nothing_again() {
     );
     assert_eq!(store.get(index, &name).unwrap().resource_version, "9");
 }
+
+#[test]
+fn an_answer_that_comes_late_brings_nothing_back() {
+    let with_uid = |uid: &str, version: &str| {
+        let mut route = route(json!({}));
+        route["metadata"]["uid"] = uid.into();
+        route["metadata"]["resourceVersion"] = version.into();
+        route
+    };
+    let mut store = store(vec![with_uid("first", "3")]);
+    let index = super::super::resources::position(GATEWAY_GROUP, "HTTPRoute").unwrap();
+    let name = ObjectName::new("n", "r");
+    store.refreshed(index, with_uid("first", "5"));
+    assert_eq!(store.get(index, &name).unwrap().resource_version, "5");
+    store.deleted(index, &with_uid("first", "6"));
+    store.refreshed(index, with_uid("first", "5"));
+    assert!(store.get(index, &name).is_none() && store.objects.http_routes.is_empty());
+    store.applied(index, with_uid("second", "7"));
+    store.refreshed(index, with_uid("first", "9"));
+    assert_eq!(store.get(index, &name).unwrap().uid(), "second");
+}
