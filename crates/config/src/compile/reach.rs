@@ -10,7 +10,7 @@ use super::gateways::class_of;
 use super::grants::{self, Referrer};
 use super::{Compiler, Placement, pools};
 use crate::name::ObjectName;
-use crate::objects::gateway::{Gateway, ParametersReference};
+use crate::objects::gateway::{Gateway, GatewayTls, ParametersReference};
 use crate::objects::http_route::HttpBackendReference;
 use crate::objects::inference_model::PoolReference;
 use crate::objects::meta::selects;
@@ -86,6 +86,64 @@ impl Reach<'_> {
                 }
             }
         }
+        if let Some(tls) = &gateway.spec.tls {
+            self.gateway_tls(&name.namespace, tls);
+        }
+    }
+
+    /// Authorities of clients, and what is shown to servers.
+    fn gateway_tls(&mut self, namespace: &str, tls: &GatewayTls) {
+        let frontend = tls.frontend.iter();
+        let rules = frontend.flat_map(|frontend| {
+            let per_port = frontend
+                .per_port
+                .iter()
+                .filter_map(|port| port.tls.as_ref());
+            frontend.default.iter().chain(per_port)
+        });
+        let rules = rules.filter_map(|rule| rule.validation.as_ref());
+        for reference in rules.flat_map(|rule| &rule.ca_certificate_refs) {
+            let to = (reference.group.as_str(), reference.kind.as_str());
+            let target = reference.namespace.as_deref().unwrap_or(namespace);
+            let name = ObjectName::new(target, &reference.name);
+            if self.permitted((Kind::Gateway, namespace), to, &name) {
+                self.authority(to, &name);
+            }
+        }
+        let backend = tls.backend.as_ref();
+        if let Some(reference) = backend.and_then(|one| one.client_certificate_ref.as_ref()) {
+            let target = reference.namespace.as_deref().unwrap_or(namespace);
+            let name = ObjectName::new(target, &reference.name);
+            if self.permitted((Kind::Gateway, namespace), ("", "Secret"), &name) {
+                self.take(Kind::Secret, &name);
+            }
+        }
+    }
+
+    fn authority(&mut self, kind: (&str, &str), name: &ObjectName) {
+        match kind {
+            ("", "ConfigMap") => self.take(Kind::ConfigMap, name),
+            ("", "Secret") => self.take(Kind::Secret, name),
+            _ => {}
+        }
+    }
+
+    /// Policies of TLS towards a Service or a pool, with the authorities that they trust.
+    fn backend_tls(&mut self, target: &ObjectName) {
+        let objects = self.objects;
+        for (policy, entry) in &objects.backend_tls_policies {
+            let spec = &entry.object.spec;
+            let mut targets = spec.target_refs.iter();
+            if policy.namespace != target.namespace || !targets.any(|one| *one.name == *target.name)
+            {
+                continue;
+            }
+            self.take(Kind::BackendTlsPolicy, policy);
+            for reference in &spec.validation.ca_certificate_refs {
+                let name = ObjectName::new(&policy.namespace, &reference.name);
+                self.authority((&reference.group, &reference.kind), &name);
+            }
+        }
     }
 
     fn parameters(&mut self, reference: &ParametersReference, namespace: &str) {
@@ -149,6 +207,7 @@ impl Reach<'_> {
 
     fn service(&mut self, name: &ObjectName) {
         self.take(Kind::Service, name);
+        self.backend_tls(name);
         let objects = self.objects;
         for (slice, entry) in &objects.endpoint_slices {
             let service = entry.object.metadata.labels.get(SERVICE_LABEL);
@@ -170,6 +229,7 @@ impl Reach<'_> {
         }
         self.take(Kind::InferencePool, name);
         self.take(Kind::InferencePoolV1Alpha2, name);
+        self.backend_tls(name);
         if let Some(picker) = &spec.endpoint_picker_ref {
             self.service(&ObjectName::new(&name.namespace, &picker.name));
         }
