@@ -98,7 +98,7 @@ impl Gateways {
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
         match placement {
             Placement::OneProcess => conflicts::find(&mut list),
-            Placement::PerGateway => list.iter_mut().for_each(OurGateway::stand_alone),
+            Placement::PerGateway => list.iter_mut().for_each(conflicts::find_alone),
         }
         let positions = list
             .iter()
@@ -292,12 +292,6 @@ impl OurGateway {
                 }
             }
         }
-    }
-
-    /// Its proxies have every address that they get, and no other Gateway beside them.
-    fn stand_alone(&mut self) {
-        self.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        conflicts::find(std::slice::from_mut(self));
     }
 
     /// Whether the Gateway as a whole is taken on.

@@ -62,17 +62,11 @@ pub(super) fn wanted(
                 merge_parents(&parents, status, stamp, written, is_ours),
             );
         }
-        Kind::BackendTlsPolicy => {
-            let known = list(&before, "ancestors");
-            let reference = |parent: &ParentStatus| Some(gateway_reference(&parent.gateway));
-            let ancestors = merge_parents(&known, status, stamp, reference, is_ours);
-            after.insert("ancestors".to_owned(), ancestors);
-        }
-        Kind::InferencePool | Kind::InferencePoolV1Alpha2 => {
-            let field = if status.kind == Kind::InferencePool {
-                "parents"
-            } else {
-                "parent"
+        Kind::InferencePool | Kind::InferencePoolV1Alpha2 | Kind::BackendTlsPolicy => {
+            let field = match status.kind {
+                Kind::InferencePool => "parents",
+                Kind::InferencePoolV1Alpha2 => "parent",
+                _ => "ancestors",
             };
             let parents = list(&before, field);
             let reference = |parent: &ParentStatus| Some(gateway_reference(&parent.gateway));

@@ -245,3 +245,37 @@ fn a_gateway_of_another_controller_is_none_of_ours() {
     assert!(compile_all(&alone).snapshot.binds.is_empty());
     assert_eq!(compile(&alone).snapshot.binds.len(), 1);
 }
+
+#[test]
+fn authorities_and_policies_of_tls_come_along() {
+    let text = format!(
+        "{}---\n{}---\n{}---\n{}---\n{}",
+        gateway(0, 1).replace(
+            "spec: {gatewayClassName: ours,",
+            "spec: {tls: {frontend: {default: {validation: {caCertificateRefs: \
+             [{group: '', kind: ConfigMap, name: clients}]}}}, \
+             backend: {clientCertificateRef: {name: shown}}}, gatewayClassName: ours,"
+        ),
+        surroundings(0, 0),
+        route(0, 4),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: clients, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: servers, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: others, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: Secret\nmetadata: {name: shown, namespace: n0}\n",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {name: p, namespace: n0}\nspec:\n\
+         \x20 targetRefs: [{group: '', kind: Service, name: web}]\n\
+         \x20 validation: {hostname: web.example, caCertificateRefs: [{group: '', kind: ConfigMap, name: servers}]}\n"
+    );
+    let found = seen(&text);
+    let has = |name: &str| found.iter().any(|one| one == name);
+    for name in [
+        "ConfigMap n0/clients",
+        "ConfigMap n0/servers",
+        "Secret n0/shown",
+        "BackendTLSPolicy n0/p",
+    ] {
+        assert!(has(name), "{name} is not in {found:?}");
+    }
+    assert!(!has("ConfigMap n0/others"), "{found:?}");
+}
