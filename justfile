@@ -43,6 +43,11 @@ sim:
 e2e:
     cargo test -p penstock
 
+# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
+h2spec:
+    cargo build -p penstock
+    conformance/h2spec.sh target/debug/penstock
+
 # Against real model servers
 real:
     tests/real/run.sh

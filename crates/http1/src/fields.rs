@@ -365,7 +365,7 @@ impl fmt::Debug for Fields {
 #[inline]
 fn name_bit(name: &[u8]) -> u64 {
     let first = name.first().map_or(0, |first| first | 0x20);
-    1 << ((name.len() as u8).wrapping_mul(5) ^ first) % 64
+    1 << (((name.len() as u8).wrapping_mul(5) ^ first) % 64)
 }
 
 /// Where `part` begins in `whole`; it must be a slice of it.

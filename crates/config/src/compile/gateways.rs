@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::{Age, CONTROLLER_NAME, Placement};
 use crate::host::HostPattern;
@@ -98,7 +98,7 @@ impl Gateways {
         let mut list: Vec<OurGateway> = list.into_iter().map(|(_, gateway)| gateway).collect();
         match placement {
             Placement::OneProcess => conflicts::find(&mut list),
-            Placement::PerGateway => list.iter_mut().for_each(OurGateway::stand_alone),
+            Placement::PerGateway => list.iter_mut().for_each(conflicts::find_alone),
         }
         let positions = list
             .iter()
@@ -111,15 +111,6 @@ impl Gateways {
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
-    }
-
-    /// What is shown to a server behind these Gateways: the oldest one's that has something.
-    pub(super) fn client_certificate(&self, users: &FxHashSet<usize>) -> Option<&CertificatePem> {
-        let mut users: Vec<usize> = users.iter().copied().collect();
-        users.sort_unstable();
-        let gateways = users.iter().filter_map(|user| self.list.get(*user));
-        let mut shown = gateways.filter_map(|gateway| gateway.client_certificate.as_ref());
-        shown.find_map(|shown| shown.as_ref().ok())
     }
 
     /// The listeners to serve, by socket.
@@ -301,12 +292,6 @@ impl OurGateway {
                 }
             }
         }
-    }
-
-    /// Its proxies have every address that they get, and no other Gateway beside them.
-    fn stand_alone(&mut self) {
-        self.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-        conflicts::find(std::slice::from_mut(self));
     }
 
     /// Whether the Gateway as a whole is taken on.

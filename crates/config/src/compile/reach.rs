@@ -10,7 +10,7 @@ use super::gateways::class_of;
 use super::grants::{self, Referrer};
 use super::{Compiler, Placement, pools};
 use crate::name::ObjectName;
-use crate::objects::gateway::{Gateway, ParametersReference};
+use crate::objects::gateway::{Gateway, ParametersReference, SecretReference};
 use crate::objects::http_route::HttpBackendReference;
 use crate::objects::inference_model::PoolReference;
 use crate::objects::meta::selects;
@@ -76,13 +76,64 @@ impl Reach<'_> {
         let tls = gateway.spec.listeners.iter();
         let tls = tls.filter_map(|listener| listener.tls.as_ref());
         for reference in tls.flat_map(|tls| &tls.certificate_refs) {
-            let kind = reference.kind.as_deref().unwrap_or("Secret");
-            let group = reference.group.as_deref().unwrap_or_default();
-            if (group, kind) == ("", "Secret") {
+            self.certificate(name, reference);
+        }
+        let own = gateway.spec.tls.as_ref();
+        let shown = own.and_then(|tls| tls.backend.as_ref());
+        if let Some(reference) = shown.and_then(|tls| tls.client_certificate_ref.as_ref()) {
+            self.certificate(name, reference);
+        }
+        if let Some(frontend) = own.and_then(|tls| tls.frontend.as_ref()) {
+            let of_ports = frontend.per_port.iter().filter_map(|one| one.tls.as_ref());
+            let asked = frontend.default.iter().chain(of_ports);
+            let asked = asked.filter_map(|tls| tls.validation.as_ref());
+            for reference in asked.flat_map(|asked| &asked.ca_certificate_refs) {
                 let namespace = reference.namespace.as_deref().unwrap_or(&name.namespace);
-                let secret = ObjectName::new(namespace, &reference.name);
-                if self.permitted((Kind::Gateway, &name.namespace), (group, kind), &secret) {
-                    self.take(Kind::Secret, &secret);
+                let target = ObjectName::new(namespace, &reference.name);
+                let kind = (reference.group.as_str(), reference.kind.as_str());
+                if self.permitted((Kind::Gateway, &name.namespace), kind, &target) {
+                    self.authority(kind, &target);
+                }
+            }
+        }
+    }
+
+    fn certificate(&mut self, gateway: &ObjectName, reference: &SecretReference) {
+        let kind = reference.kind.as_deref().unwrap_or("Secret");
+        let group = reference.group.as_deref().unwrap_or_default();
+        if (group, kind) == ("", "Secret") {
+            let namespace = reference.namespace.as_deref();
+            let namespace = namespace.unwrap_or(&gateway.namespace);
+            let secret = ObjectName::new(namespace, &reference.name);
+            if self.permitted((Kind::Gateway, &gateway.namespace), (group, kind), &secret) {
+                self.take(Kind::Secret, &secret);
+            }
+        }
+    }
+
+    fn authority(&mut self, kind: (&str, &str), name: &ObjectName) {
+        match kind {
+            ("", "ConfigMap") => self.take(Kind::ConfigMap, name),
+            ("", "Secret") => self.take(Kind::Secret, name),
+            _ => {}
+        }
+    }
+
+    /// The policies of a backend, older ones too, with their authorities.
+    fn backend_tls(&mut self, is_kind: fn(&str, &str) -> bool, backend: &ObjectName) {
+        let objects = self.objects;
+        for (policy, entry) in &objects.backend_tls_policies {
+            let spec = &entry.object.spec;
+            let targets = spec.target_refs.iter();
+            let concerns = policy.namespace == backend.namespace
+                && targets.into_iter().any(|target| {
+                    is_kind(&target.group, &target.kind) && *target.name == *backend.name
+                });
+            if concerns {
+                self.take(Kind::BackendTlsPolicy, policy);
+                for reference in &spec.validation.ca_certificate_refs {
+                    let name = ObjectName::new(&policy.namespace, &reference.name);
+                    self.authority((&reference.group, &reference.kind), &name);
                 }
             }
         }
@@ -149,6 +200,7 @@ impl Reach<'_> {
 
     fn service(&mut self, name: &ObjectName) {
         self.take(Kind::Service, name);
+        self.backend_tls(is_service, name);
         let objects = self.objects;
         for (slice, entry) in &objects.endpoint_slices {
             let service = entry.object.metadata.labels.get(SERVICE_LABEL);
@@ -190,6 +242,7 @@ impl Reach<'_> {
                 self.take(Kind::PoolPolicy, policy);
             }
         }
+        self.backend_tls(is_pool, name);
         self.models(name);
     }
 
@@ -214,6 +267,10 @@ impl Reach<'_> {
             }
         }
     }
+}
+
+fn is_service(group: &str, kind: &str) -> bool {
+    (group, kind) == ("", Kind::Service.as_str())
 }
 
 fn is_pool(group: &str, kind: &str) -> bool {

@@ -38,6 +38,7 @@ wire!(
     BackendTlsValidation {
         hostname: String;
         ca_certificate_refs: Vec<CertificateReference>,
+        #[serde(rename = "wellKnownCACertificates")]
         well_known_ca_certificates: Option<WellKnownAuthorities>,
         subject_alt_names: Vec<SubjectAltName>,
     }

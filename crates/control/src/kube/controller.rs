@@ -137,7 +137,7 @@ impl Controller {
                     if let Some((key, object)) = written.map(|written| (written.key, written.object))
                         && let Some(object) = object
                     {
-                        self.store.applied(key.0, object);
+                        changed = self.store.refreshed(key.0, object).max(changed);
                     }
                 }
                 _ = reported.changed() => {}

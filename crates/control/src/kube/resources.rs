@@ -110,6 +110,13 @@ pub(super) const WATCHED: &[Watched] = &[
         "referencegrants",
     ),
     custom(
+        Kind::BackendTlsPolicy,
+        "BackendTLSPolicy",
+        GATEWAY,
+        &["v1"],
+        "backendtlspolicies",
+    ),
+    custom(
         Kind::InferencePool,
         "InferencePool",
         POOL,

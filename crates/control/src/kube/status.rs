@@ -18,6 +18,7 @@ const OURS: &[&str] = &[
     "ResolvedRefs",
     "PartiallyInvalid",
     "Conflicted",
+    "InsecureFrontendValidationMode",
 ];
 
 /// What the compiler does not know of an object.
@@ -61,11 +62,11 @@ pub(super) fn wanted(
                 merge_parents(&parents, status, stamp, written, is_ours),
             );
         }
-        Kind::InferencePool | Kind::InferencePoolV1Alpha2 => {
-            let field = if status.kind == Kind::InferencePool {
-                "parents"
-            } else {
-                "parent"
+        Kind::InferencePool | Kind::InferencePoolV1Alpha2 | Kind::BackendTlsPolicy => {
+            let field = match status.kind {
+                Kind::InferencePool => "parents",
+                Kind::InferencePoolV1Alpha2 => "parent",
+                _ => "ancestors",
             };
             let parents = list(&before, field);
             let reference = |parent: &ParentStatus| Some(gateway_reference(&parent.gateway));
@@ -150,13 +151,17 @@ fn merge_parents(
     reference: impl Fn(&ParentStatus) -> Option<Value>,
     is_ours: impl Fn(&Value) -> bool,
 ) -> Value {
+    let field = match status.kind {
+        Kind::BackendTlsPolicy => "ancestorRef",
+        _ => "parentRef",
+    };
     let ours = status.parents.iter().filter(|parent| parent.ours);
     let mut ours: Vec<(Value, &ParentStatus)> = ours
         .filter_map(|parent| Some((reference(parent)?, parent)))
         .collect();
     let entry = |reference: Value, known: &[Value], parent: &ParentStatus| {
         let conditions = merge_conditions(known, &parent.conditions, stamp);
-        json!({"parentRef": reference, "controllerName": CONTROLLER_NAME, "conditions": conditions})
+        json!({field: reference, "controllerName": CONTROLLER_NAME, "conditions": conditions})
     };
     let mut after = Vec::new();
     for known in before {
@@ -166,7 +171,7 @@ fn merge_parents(
         }
         let position = ours
             .iter()
-            .position(|(reference, _)| *reference == known["parentRef"]);
+            .position(|(reference, _)| *reference == known[field]);
         if let Some(position) = position {
             let (reference, parent) = ours.remove(position);
             let conditions = known.get("conditions").and_then(Value::as_array);

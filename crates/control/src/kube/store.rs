@@ -121,6 +121,16 @@ impl Store {
         }
     }
 
+    /// Takes over the answer to a write. It may come after the event that the object is gone, so it
+    /// never brings one back.
+    pub(super) fn refreshed(&mut self, index: usize, value: Value) -> Changed {
+        let known = name_of(&value).and_then(|name| self.get(index, &name));
+        if known.is_some_and(|known| value["metadata"]["uid"] == *known.uid()) {
+            return self.applied(index, value);
+        }
+        Changed::Nothing
+    }
+
     pub(super) fn applied(&mut self, index: usize, value: Value) -> Changed {
         let (Some(watched), Some(name)) = (WATCHED.get(index), name_of(&value)) else {
             return Changed::Nothing;

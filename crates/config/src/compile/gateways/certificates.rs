@@ -3,9 +3,11 @@
 //!
 //! Whether a key fits its certificate is found out by the proxy: it takes cryptography.
 
+use rustc_hash::FxHashSet;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Gateways;
 use crate::compile::grants::{self, Referrer};
 use crate::name::ObjectName;
 use crate::objects::gateway::{
@@ -147,6 +149,20 @@ pub(super) fn of_gateway(
         Reason::InvalidCertificateRef => (Reason::InvalidClientCertificateRef, message),
         other => (other, message),
     }))
+}
+
+impl Gateways {
+    /// What is shown to a server behind these Gateways: the oldest one's that has something.
+    pub(in crate::compile) fn client_certificate(
+        &self,
+        users: &FxHashSet<usize>,
+    ) -> Option<&CertificatePem> {
+        let mut users: Vec<usize> = users.iter().copied().collect();
+        users.sort_unstable();
+        let gateways = users.iter().filter_map(|user| self.list.get(*user));
+        let mut shown = gateways.filter_map(|gateway| gateway.client_certificate.as_ref());
+        shown.find_map(|shown| shown.as_ref().ok())
+    }
 }
 
 /// The condition of a Gateway that shows a certificate to servers.

@@ -1,6 +1,6 @@
 //! Listeners that stand in each other's way: one protocol a socket, one listener a hostname.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -44,4 +44,10 @@ pub(super) fn find(gateways: &mut [OurGateway]) {
             }
         }
     }
+}
+
+/// Its proxies have every address that they get, and no other Gateway beside them.
+pub(super) fn find_alone(gateway: &mut OurGateway) {
+    gateway.addresses = vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    find(std::slice::from_mut(gateway));
 }

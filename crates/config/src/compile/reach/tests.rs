@@ -117,14 +117,35 @@ fn surroundings(_: u8, variant: u8) -> String {
     )
 }
 
+fn backend_tls(name: u8, variant: u8) -> String {
+    let target = match variant % 2 {
+        0 => "{group: '', kind: Service, name: web}".to_owned(),
+        _ => format!(
+            "{{group: inference.networking.k8s.io, kind: InferencePool, name: p{}}}",
+            name % 2
+        ),
+    };
+    // Nothing in it: the reason why nothing is sent differs from that of one which is not there.
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {{name: tls{name}, namespace: n{}}}\n\
+         spec: {{targetRefs: [{target}], validation: {{hostname: web, \
+         caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}]}}}}\n\
+         ---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca, namespace: n{}}}\n",
+        variant / 2 % 2,
+        variant / 4 % 2
+    )
+}
+
 fn objects() -> impl Strategy<Value = Vec<Object>> {
     type Write = fn(u8, u8) -> String;
-    let kinds: [(Write, usize); 5] = [
+    let kinds: [(Write, usize); 6] = [
         (gateway, 3),
         (route, 6),
         (pool, 3),
         (grant, 4),
         (surroundings, 5),
+        (backend_tls, 2),
     ];
     let lists = kinds.map(|(write, most)| {
         let one = (0..3u8, 0..9u8).prop_map(move |(name, variant)| write(name, variant));
@@ -223,4 +244,38 @@ fn a_gateway_of_another_controller_is_none_of_ours() {
     assert!(alone.all().iter().any(resource));
     assert!(compile_all(&alone).snapshot.binds.is_empty());
     assert_eq!(compile(&alone).snapshot.binds.len(), 1);
+}
+
+#[test]
+fn authorities_and_policies_of_tls_come_along() {
+    let text = format!(
+        "{}---\n{}---\n{}---\n{}---\n{}",
+        gateway(0, 1).replace(
+            "spec: {gatewayClassName: ours,",
+            "spec: {tls: {frontend: {default: {validation: {caCertificateRefs: \
+             [{group: '', kind: ConfigMap, name: clients}]}}}, \
+             backend: {clientCertificateRef: {name: shown}}}, gatewayClassName: ours,"
+        ),
+        surroundings(0, 0),
+        route(0, 4),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: clients, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: servers, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: others, namespace: n0}\n---\n\
+         apiVersion: v1\nkind: Secret\nmetadata: {name: shown, namespace: n0}\n",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\n\
+         metadata: {name: p, namespace: n0}\nspec:\n\
+         \x20 targetRefs: [{group: '', kind: Service, name: web}]\n\
+         \x20 validation: {hostname: web.example, caCertificateRefs: [{group: '', kind: ConfigMap, name: servers}]}\n"
+    );
+    let found = seen(&text);
+    let has = |name: &str| found.iter().any(|one| one == name);
+    for name in [
+        "ConfigMap n0/clients",
+        "ConfigMap n0/servers",
+        "Secret n0/shown",
+        "BackendTLSPolicy n0/p",
+    ] {
+        assert!(has(name), "{name} is not in {found:?}");
+    }
+    assert!(!has("ConfigMap n0/others"), "{found:?}");
 }

@@ -222,3 +222,37 @@ fn an_object_with_another_status_compiles_nothing_again() {
     );
     assert_eq!(store.get(index, &name).unwrap().resource_version, "9");
 }
+
+#[test]
+fn a_policy_reports_to_the_gateways_behind_which_it_holds() {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "n", "resourceVersion": "5"},
+        "spec": {"ports": [{"port": 80}]},
+    });
+    let mut route = route(json!({}));
+    route["spec"]["rules"] = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
+    let theirs = json!({
+        "ancestorRef": {"group": GATEWAY_GROUP, "kind": "Gateway", "name": "other"},
+        "controllerName": "example.com/other", "conditions": [],
+    });
+    let policy = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",
+        "metadata": {"name": "tls", "namespace": "n", "resourceVersion": "6", "generation": 4},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "validation": {"hostname": "web", "wellKnownCACertificates": "System"},
+        },
+        "status": {"ancestors": [theirs]},
+    });
+    let objects = vec![class(), gateway(json!({})), route, service, policy];
+    let written = written(objects, Kind::BackendTlsPolicy).expect("a status");
+    let ancestors = written["ancestors"].as_array().unwrap();
+    assert_eq!(ancestors[0], theirs);
+    assert_eq!(ancestors[1]["ancestorRef"]["name"], "gw");
+    assert_eq!(ancestors[1]["controllerName"], CONTROLLER_NAME);
+    let accepted = &ancestors[1]["conditions"][0];
+    assert_eq!(accepted["type"], "Accepted");
+    assert_eq!(accepted["status"], "True");
+    assert_eq!(accepted["observedGeneration"], 4);
+}

@@ -351,6 +351,7 @@ impl<S: futures_util::Stream> futures_util::Stream for SyncStream<S> {
 fn plural(kind: &str) -> String {
     match kind {
         "PoolPolicy" => "poolpolicies".to_owned(),
+        "BackendTLSPolicy" => "backendtlspolicies".to_owned(),
         "GatewayClass" => "gatewayclasses".to_owned(),
         "GatewayParameters" => "gatewayparameters".to_owned(),
         other => format!("{}s", other.to_lowercase()),
