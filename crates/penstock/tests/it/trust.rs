@@ -8,7 +8,7 @@ mod cases;
 
 use self::cases::Fate::{self, Answered, Ends, Passes, Refused};
 use self::cases::{CHUNKS, Case, FRAMING, HEADS};
-use crate::gateway::{Answer, Gateway, connect, free_address, read_answer};
+use crate::gateway::{Answer, Gateway, connect, read_answer};
 use crate::servers::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -80,7 +80,7 @@ struct Recorder {
 
 impl Recorder {
     fn start() -> Self {
-        let listener = TcpListener::bind(free_address()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let kept = seen.clone();
@@ -142,11 +142,18 @@ fn answers(address: SocketAddr, bytes: &[u8], at_a_time: usize) -> Vec<Answer> {
     }
     let mut all = Vec::new();
     // A broken connection is no answer; what came before it counts.
-    let _ = stream.read_to_end(&mut all);
+    let ended = stream.read_to_end(&mut all);
     let mut rest = BufReader::new(all.as_slice());
     let mut found = Vec::new();
     while let Ok(false) = rest.fill_buf().map(<[u8]>::is_empty) {
-        found.push(read_answer(&mut rest).expect("whole answers"));
+        let answer = read_answer(&mut rest);
+        let text = String::from_utf8_lossy(&all);
+        assert!(
+            answer.is_some(),
+            "{ended:?} {text:?} to {:?}",
+            String::from_utf8_lossy(bytes)
+        );
+        found.extend(answer);
     }
     found
 }

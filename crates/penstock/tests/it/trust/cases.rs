@@ -380,8 +380,8 @@ pub(crate) const HEADS: &[Case] = &[
         Refused(505, "unsupported_version"),
     ),
     (
-        "almost the preface of HTTP/2",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\nx\r\n",
+        "HTTP/2.0 by name",
+        line!("GET /x HTTP/2.0"),
         Refused(505, "unsupported_version"),
     ),
     (
