@@ -81,6 +81,14 @@ pub(crate) async fn forward(
     pool.budget.earn();
     loop {
         let (lease, decision) = pick(&sending, client, x, targets).await?;
+        // Allowed is not enough: there may be nobody left to try.
+        if !x.attempts.is_empty() {
+            local
+                .metrics
+                .counted
+                .retries
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
@@ -93,11 +101,6 @@ pub(crate) async fn forward(
         if !again {
             return Err(failure);
         }
-        local
-            .metrics
-            .counted
-            .retries
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -176,11 +176,15 @@ pub(crate) async fn refuse(
     failure: Failure,
 ) {
     x.keep_alive = false;
-    local
-        .metrics
-        .counted
-        .refused
-        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    headers::admit(local, x);
+    x.api = Api::of(x.head.method(), x.head.path());
+    if matches!(failure.cause, Cause::Refused { .. }) {
+        local
+            .metrics
+            .counted
+            .refused
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
     fail(shared, client, x, failure).await;
     record(local, x);
 }

@@ -163,3 +163,19 @@ fn refusals_are_listed_with_their_status() {
         );
     }
 }
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let page = text("docs/promises.md");
+    let mut named = 0;
+    for link in page.split("[`").skip(1) {
+        let (test, rest) = link.split_once("`](../").unwrap();
+        let (module, function) = test.split_once("::").unwrap();
+        let file = rest.split(')').next().unwrap();
+        assert!(file.ends_with(&format!("/{module}.rs")), "{test}: {file}");
+        let is_there = text(file).contains(&format!("#[test]\nfn {function}() {{"));
+        assert!(is_there, "no test {function} in {file}");
+        named += 1;
+    }
+    assert!(named > 40, "{named}");
+}

@@ -13,12 +13,14 @@
 )]
 
 mod backends;
+mod books;
 mod bytes;
 mod cancel;
 mod certificates;
 mod cli;
 mod configured;
 mod docs;
+mod errors;
 mod events;
 mod explain;
 mod files;
@@ -29,6 +31,7 @@ mod http2;
 mod late;
 mod names;
 mod over2;
+mod privacy;
 mod queue;
 mod readme;
 mod reload;
@@ -40,5 +43,6 @@ mod stress;
 mod telemetry;
 mod tidy;
 mod tls;
+mod trust;
 mod vanish;
 mod websocket;

@@ -184,6 +184,7 @@ fn links_lead_somewhere() {
         "docs/errors.md",
         "docs/http.md",
         "docs/metrics.md",
+        "docs/promises.md",
     ];
     for page in pages {
         let text = text(page);
