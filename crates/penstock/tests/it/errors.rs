@@ -73,21 +73,8 @@ struct Failing {
     _scripted: [Scripted; 4],
 }
 
-fn failing() -> Failing {
-    let servers = [
-        Server::llama(),
-        Server::start(&["--model", "llama", "--fault", "refuse"]),
-        Server::start(&["--model", "llama", "--fault", "hang"]),
-    ];
-    let says = |text: &str| Scripted::start(&[(text, Duration::ZERO)]);
-    let scripted = [
-        says(""),
-        says("HTTP/1.1 200 OK\r\ncontent-type: "),
-        says("<html>no HTTP</html>\r\n\r\n"),
-        says("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
-    ];
-    let [fine, resets, hangs] = servers.each_ref().map(|server| server.address);
-    let [closes, breaks_off, babbles, smuggles] = scripted.each_ref().map(|server| server.address);
+/// One rule for each row but the first, found by its name.
+fn rules() -> Vec<String> {
     let rule = |case: &str, rest: &str| {
         format!("{{matches: [{{headers: [{{name: x-case, value: {case}}}]}}], {rest}}}")
     };
@@ -107,7 +94,7 @@ fn failing() -> Failing {
     };
     let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}], \
         backendRefs: [{name: web, port: 80}]";
-    let rules = [
+    vec![
         to("models"),
         rule(
             "weightless",
@@ -126,7 +113,24 @@ fn failing() -> Failing {
         to("smuggles"),
         timed("slow-try", "backendRequest: 200ms"),
         timed("slow", "request: 200ms"),
+    ]
+}
+
+fn failing() -> Failing {
+    let servers = [
+        Server::llama(),
+        Server::start(&["--model", "llama", "--fault", "refuse"]),
+        Server::start(&["--model", "llama", "--fault", "hang"]),
     ];
+    let says = |text: &str| Scripted::start(&[(text, Duration::ZERO)]);
+    let scripted = [
+        says(""),
+        says("HTTP/1.1 200 OK\r\ncontent-type: "),
+        says("<html>no HTTP</html>\r\n\r\n"),
+        says("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ];
+    let [fine, resets, hangs] = servers.each_ref().map(|server| server.address);
+    let [closes, breaks_off, babbles, smuggles] = scripted.each_ref().map(|server| server.address);
     let dead = free_address();
     let pools: [(&str, &[SocketAddr]); 9] = [
         ("models", &[fine]),
@@ -139,7 +143,7 @@ fn failing() -> Failing {
         ("smuggles", &[smuggles]),
         ("hangs", &[hangs]),
     ];
-    let mut text = GATEWAY.to_owned() + &route("all", &format!("rules: [{}]", rules.join(", ")));
+    let mut text = GATEWAY.to_owned() + &route("all", &format!("rules: [{}]", rules().join(", ")));
     text.push_str(&service("empty-service", &[]));
     text.push_str(&service("dead-service", &[dead]));
     for (name, members) in pools {
