@@ -103,8 +103,10 @@ fn check_forwarded(head: &RequestHead, framing: Framing, body: &[u8], ours: &See
     let mut next = RequestHead::new();
     let parsed = next.parse(
         &out,
+        // A request of HTTP/1.0 gets the Host that it lacked, and a body its length.
         &Limits {
             head_bytes: 64 << 10,
+            fields: Limits::default().fields + 2,
             ..Limits::default()
         },
     );
@@ -188,7 +190,10 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<Seen> {
     {
         // Without half_close hyper drops the request as soon as it sees that no more can come.
         let mut builder = hyper_http1::Builder::new();
-        let mut connection = pin!(builder.half_close(true).serve_connection(io, service));
+        // Limits are no meaning: what is forwarded may have a field or two more than what may come
+        // in, and trailers are limited by their bytes.
+        builder.half_close(true).max_headers(1100);
+        let mut connection = pin!(builder.serve_connection(io, service));
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..1000 {
             if connection.as_mut().poll(&mut context).is_ready() {
