@@ -15,6 +15,8 @@ import urllib.error
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# A replica that compiles after its first requests answers nothing meanwhile.
+METRICS_DEADLINE_S = 60
 SAMPLE = re.compile(r"^(vllm:\w+)(?:\{.*\})? (\S+)$")
 
 
@@ -130,9 +132,9 @@ class Replica:
 
     def counters(self):
         """Each vLLM metric's sum over its label sets; gauges too."""
-        text = get(f"{self.url}/metrics")
+        text = get(f"{self.url}/metrics", timeout_s=METRICS_DEADLINE_S)
         if text is None:
-            raise Failed(f"replica {self.number} gave no metrics")
+            raise Failed(f"replica {self.number} gave no metrics within {METRICS_DEADLINE_S} s")
         sums = {}
         for line in text.decode().splitlines():
             sample = SAMPLE.match(line)
