@@ -103,7 +103,7 @@ def restart(run, replica, *options):
     load = Load(run.gateway.address, 8, True)
     try:
         _, served_s = wait_until(
-            lambda: replica.count("request_success_total") >= 5, 30, f"replica {replica.number} used again"
+            lambda: replica.count("request_success_total") >= 5, 90, f"replica {replica.number} used again"
         )
     finally:
         load.stop()
