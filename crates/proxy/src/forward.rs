@@ -11,7 +11,7 @@ use crate::failure::{Cause, Failure, Phase, Retry};
 use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
-use crate::pool::decisions::Record;
+use crate::pool::decisions::{self, Record};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::relay::{self, Way};
@@ -206,6 +206,7 @@ async fn one(
         failure: None,
     });
     let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
+    x.timings.ended = clock::now();
     lease.settle(outcome(x, served.as_ref().err()));
     if let Some(usage) = &x.response.usage
         && served.is_ok()
@@ -314,12 +315,13 @@ fn remember(
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
     let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
+    let [id, model] = decisions::texts([&x.id, &x.model]);
     pool.decisions.push(Record {
         decision: x.decision,
-        id: x.id.clone(),
+        id,
         unix_ms: clock::unix_millis(started),
         pool: pool.name().clone(),
-        model: x.model.clone(),
+        model,
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),
         status: if retried && !x.response.is_bound() {

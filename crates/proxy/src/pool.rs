@@ -271,7 +271,7 @@ impl Pool {
 
     fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist) -> Step {
         let record = decisions::spare();
-        let now = clock::now();
+        let now = clock::coarse();
         let mut state = self.state.lock();
         if let Some(record) = record {
             state.reuse(record);

@@ -162,7 +162,10 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
 
 /// Counts and logs, once for every request.
 fn record(local: &Local, x: &mut Exchange) {
-    x.timings.ended = clock::now();
+    // A try that went well has just ended.
+    if x.timings.ended.0 == 0 || x.failure.is_some() {
+        x.timings.ended = clock::now();
+    }
     local.metrics.count(x);
     local.log.borrow_mut().push(x);
 }
