@@ -46,7 +46,7 @@ pub(crate) struct Question<'a> {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    pub(super) message: String,
+    pub(crate) message: String,
     /// Nobody was there, as opposed to somebody who said that it failed.
     pub(super) is_silence: bool,
     /// No message had come.
@@ -70,6 +70,8 @@ pub(crate) struct Session {
     /// The picker, or its end of the connection, takes no more.
     deaf: bool,
     ended: bool,
+    /// Came while something else was waited for.
+    kept: Option<Verdict>,
 }
 
 /// The bounds of connections to pickers.
@@ -149,6 +151,7 @@ impl Session {
             subset: None,
             deaf: false,
             ended: false,
+            kept: None,
         };
         Ok((session, reused))
     }
@@ -338,8 +341,8 @@ impl Session {
         while !is_whole {
             is_whole = bounded(within, poll_fn(|cx| self.poll_rest(cx, body))).await?;
         }
-        if self.deaf {
-            return Ok(None);
+        if self.deaf || self.kept.is_some() {
+            return Ok(self.kept.take());
         }
         let served = Value::text(served.to_string());
         self.say(&ProcessingRequest {
@@ -356,9 +359,16 @@ impl Session {
     /// Hands over some of the body, and drops what the picker sends back of it meanwhile.
     fn poll_rest(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Poll<bool> {
         while let Poll::Ready(message) = self.poll_message(cx) {
-            if !matches!(message, Ok(Some(_))) {
-                self.deaf = true;
-                return Poll::Ready(true);
+            match message.map(|message| message.and_then(Verdict::of)) {
+                Ok(Some(Verdict::Immediate(answer))) => {
+                    self.kept = Some(Verdict::Immediate(answer));
+                    return Poll::Ready(true);
+                }
+                Ok(_) if !self.ended => {}
+                _ => {
+                    self.deaf = true;
+                    return Poll::Ready(true);
+                }
             }
         }
         self.poll_part(cx, body)
