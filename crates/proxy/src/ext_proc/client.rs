@@ -18,7 +18,6 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Uri};
-use http1::ResponseHead;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -331,7 +330,7 @@ impl Session {
     /// is given up when for `within` nothing moves.
     pub(crate) async fn respond(
         &mut self,
-        head: &ResponseHead,
+        told: &HeaderMap,
         served: SocketAddr,
         body: &[u8],
         within: Duration,
@@ -347,7 +346,7 @@ impl Session {
         let served = Value::text(served.to_string());
         self.say(&ProcessingRequest {
             said: Some(Said::ResponseHeaders(HttpHeaders {
-                headers: Some(mutation::response_fields(head)),
+                headers: Some(told.clone()),
                 end_of_stream: false,
             })),
             metadata_context: Some(Metadata::of(NAMESPACE, SERVED, served)),

@@ -25,6 +25,9 @@ pub(super) const SUBSET: (&str, &str) = (
 );
 /// Entries of a list of destinations that are read.
 const MOST_DESTINATIONS: usize = 16;
+/// `HeaderAppendAction`: add if absent; replace if present. All others replace or append.
+const IF_ABSENT: i32 = 1;
+const IF_PRESENT: i32 = 3;
 /// Bytes that a picker may add to a head.
 const MOST_BYTES: usize = 64 << 10;
 
@@ -121,19 +124,16 @@ impl Head for ResponseHead {
     }
 }
 
-/// Applies what a picker wants changed.
-pub(crate) fn apply(mutation: &HeaderMutation, head: &mut impl Head) {
-    let mut replaced: Vec<String> = Vec::new();
+/// Applies what a picker wants changed in a head that it was `told`.
+pub(crate) fn apply(mutation: &HeaderMutation, told: &HeaderMap, head: &mut impl Head) {
+    let mut replaced: Vec<(String, Vec<&[u8]>)> = Vec::new();
+    let mut added: Vec<(String, i32, &[u8])> = Vec::new();
     let mut room = MOST_BYTES;
-    for HeaderValueOption {
-        header,
-        append,
-        append_action,
-    } in &mutation.set_headers
-    {
-        let Some(header) = header else { continue };
-        let name = header.key.to_ascii_lowercase();
-        let value = header.bytes();
+    for option in &mutation.set_headers {
+        let Some(header) = &option.header else {
+            continue;
+        };
+        let (name, value) = (header.key.to_ascii_lowercase(), header.bytes());
         if !is_open(&name) {
             continue;
         }
@@ -142,21 +142,60 @@ pub(crate) fn apply(mutation: &HeaderMutation, head: &mut impl Head) {
             break;
         };
         room = rest;
-        let appends = append.is_some_and(|append| append.value);
-        match append_action {
-            1 if head.has(&name) => {}
-            3 if !head.has(&name) => {}
-            _ if appends || replaced.contains(&name) => head.append(&name, value),
-            _ => {
-                head.replace(&name, value);
-                replaced.push(name);
-            }
+        let appends = option.append.is_some_and(|append| append.value);
+        if appends || matches!(option.append_action, IF_ABSENT | IF_PRESENT) {
+            added.push((name, option.append_action, value));
+        } else if let Some((_, values)) = replaced.iter_mut().find(|(known, _)| *known == name) {
+            values.push(value);
+        } else {
+            replaced.push((name, vec![value]));
+        }
+    }
+    for (name, values) in &replaced {
+        replace(name, values, told, head);
+    }
+    for (name, action, value) in added {
+        match action {
+            IF_ABSENT if head.has(&name) => {}
+            IF_PRESENT if head.has(&name) => head.replace(&name, value),
+            IF_PRESENT => {}
+            _ => head.append(&name, value),
         }
     }
     for name in &mutation.remove_headers {
         let name = name.to_ascii_lowercase();
         if is_open(&name) {
             head.cut(&name);
+        }
+    }
+}
+
+/// The new values of one field. What a picker only sends back as it was told is no change, so a
+/// field that stands several times stays so, and a new value wins over the old one.
+fn replace(name: &str, values: &[&[u8]], told: &HeaderMap, head: &mut impl Head) {
+    let had = told.headers.iter().filter(|header| header.key == name);
+    let had: Vec<&[u8]> = had.map(HeaderValue::bytes).collect();
+    let times = |list: &[&[u8]], value: &[u8]| list.iter().filter(|one| **one == value).count();
+    let changes = values.iter().any(|value| !had.contains(value));
+    let mut result: Vec<&[u8]> = Vec::new();
+    for value in values {
+        let most = match times(&had, value) {
+            0 => 1,
+            _ if changes => 0,
+            count => count,
+        };
+        if times(&result, value) < most {
+            result.push(value);
+        }
+    }
+    if !changes && result.len() == had.len() {
+        return;
+    }
+    for (place, value) in result.iter().enumerate() {
+        if place == 0 {
+            head.replace(name, value);
+        } else {
+            head.append(name, value);
         }
     }
 }
@@ -212,7 +251,7 @@ pub(crate) fn request_fields(head: &RequestHead, text: &[u8], over_tls: bool) ->
 }
 
 /// A response's head as a picker is told of it.
-pub(super) fn response_fields(head: &ResponseHead) -> HeaderMap {
+pub(crate) fn response_fields(head: &ResponseHead) -> HeaderMap {
     let status = head.status().to_string();
     let mut headers = vec![field(":status", status.as_bytes())];
     for (name, value) in head.fields() {

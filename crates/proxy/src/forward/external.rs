@@ -108,6 +108,7 @@ async fn answer(
         Ok(answer) => answer,
         Err(unpicked) => return Ok(Err(unpicked)),
     };
+    let told = question.fields;
     let (destinations, changes) = match verdict {
         Verdict::Request(destinations, changes) => (destinations, changes),
         Verdict::Immediate(answer) => {
@@ -128,7 +129,7 @@ async fn answer(
         }));
     }
     if let Some(changes) = changes {
-        mutation::apply(&changes, &mut x.head);
+        mutation::apply(&changes, &told, &mut x.head);
     }
     x.picking = Some(Box::new(session));
     Ok(Ok(picked))

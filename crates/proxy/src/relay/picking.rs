@@ -69,12 +69,13 @@ pub(super) async fn respond(
     let Some(mut session) = x.picking.take() else {
         return Ok(());
     };
-    let answer = session.respond(head, served, x.body.bytes(), RESPOND_WITHIN);
+    let told = mutation::response_fields(head);
+    let answer = session.respond(&told, served, x.body.bytes(), RESPOND_WITHIN);
     match watching(client, limits, answer).await? {
         Ok(Some(Verdict::Immediate(answer))) => return Err(answered(x, answer)),
         Ok(Some(Verdict::Response(changes))) => {
             if let Some(changes) = changes {
-                mutation::apply(&changes, head);
+                mutation::apply(&changes, &told, head);
             }
             x.picking = Some(session);
         }

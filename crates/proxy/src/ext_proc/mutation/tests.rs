@@ -107,7 +107,7 @@ fn a_picker_changes_fields_but_not_framing_host_or_destination() {
         remove_headers: vec!["X-Drop".to_owned(), "host".to_owned()],
     };
     let mut request = head(REQUEST);
-    apply(&mutation, &mut request);
+    apply(&mutation, &told(&request), &mut request);
     let text = written(&request);
     let lines: Vec<&str> = text.split("\r\n").collect();
     let of = |name: &str| -> Vec<&str> {
@@ -142,8 +142,47 @@ fn a_picker_adds_so_much_and_no_more() {
         remove_headers: Vec::new(),
     };
     let mut request = head(REQUEST);
-    apply(&mutation, &mut request);
+    apply(&mutation, &told(&request), &mut request);
     assert!(written(&request).len() < MOST_BYTES + 1024);
+}
+
+#[test]
+fn what_is_sent_back_as_it_was_told_is_no_change() {
+    let had = "accept: one\r\naccept: two\r\nx-served: old\r\n";
+    let text = format!("GET / HTTP/1.1\r\nhost: a\r\n{had}\r\n");
+    for (sent, expected) in [
+        (&[("accept", "one"), ("accept", "two")][..], had),
+        // Its own value, and then the one that was there.
+        (
+            &[("x-served", "new"), ("x-served", "old")],
+            "accept: one\r\naccept: two\r\nx-served: new\r\n",
+        ),
+        (&[("x-served", "old"), ("x-served", "old")], had),
+        (&[("accept", "two")], "x-served: old\r\naccept: two\r\n"),
+        (
+            &[("x-new", "a"), ("x-new", "b"), ("x-new", "a")],
+            &format!("{had}x-new: a\r\nx-new: b\r\n"),
+        ),
+    ] {
+        let mutation = HeaderMutation {
+            set_headers: sent
+                .iter()
+                .map(|(name, value)| option(name, value))
+                .collect(),
+            remove_headers: Vec::new(),
+        };
+        let mut request = head(&text);
+        apply(&mutation, &told(&request), &mut request);
+        let written = written(&request);
+        let rest = written.split_once("host: a\r\n").unwrap().1;
+        assert_eq!(rest, format!("{expected}\r\n"), "{sent:?}");
+    }
+}
+
+fn told(head: &RequestHead) -> HeaderMap {
+    let mut text = Vec::new();
+    head.write(http1::Framing::None, &mut text);
+    request_fields(head, &text, false)
 }
 
 #[test]
