@@ -113,11 +113,8 @@ pub(crate) async fn forward(
         let (lease, decision) = pick(&mut sending, client, x, targets).await?;
         // Allowed is not enough: there may be nobody left to try.
         if !x.attempts.is_empty() {
-            local
-                .metrics
-                .counted
-                .retries
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let retries = &local.metrics.counted.retries;
+            retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
             Ok(()) => break,

@@ -23,6 +23,7 @@ pub(crate) use picking::answered;
 pub(crate) use reply::Reply;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::task::{Context, Poll};
 
 /// What happened while waiting for an endpoint.
@@ -91,7 +92,13 @@ pub(crate) struct Begun {
     pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
-    pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
+    pub(crate) raw: Option<(Scratch, Range<usize>)>,
+}
+
+impl Begun {
+    fn new(reply: Box<Reply>, ready: OutBuffer, raw: Option<(Scratch, Range<usize>)>) -> Self {
+        Self { reply, ready, raw }
+    }
 }
 
 /// Reads until the answer is decided. The client has nothing of it then, but for the head of an
@@ -148,11 +155,7 @@ pub(crate) async fn begin(
             first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
         {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: Some(raw),
-            });
+            return Ok(Begun::new(reply, ready, Some(raw)));
         } else if reply.holds() && !opened {
             client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
@@ -161,11 +164,7 @@ pub(crate) async fn begin(
         let full = passes || ready.len() > limits.first_event_bytes;
         if reply.decided(count == 0, full)? {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: None,
-            });
+            return Ok(Begun::new(reply, ready, None));
         }
     }
 }
@@ -201,7 +200,7 @@ fn first_bytes(
     partial: &mut OutBuffer,
     ready: &mut OutBuffer,
     (scratch, count): (Scratch, usize),
-) -> Result<Option<(Scratch, std::ops::Range<usize>)>, Failure> {
+) -> Result<Option<(Scratch, Range<usize>)>, Failure> {
     let bytes = scratch.get(..count).unwrap_or_default();
     if partial.is_empty() {
         return match reply.parse_head(bytes)? {

@@ -191,35 +191,7 @@ impl<'a> Linker<'a> {
         linker.users.sort_unstable_keys();
         linker.service_users.sort_unstable_keys();
         linker.add_services(gateways, last);
-        for (name, users) in &linker.users {
-            let asking: FxHashSet<usize> = users
-                .iter()
-                .copied()
-                .filter(|user| gateways.asks_pickers(*user))
-                .collect();
-            let shown = gateways.client_certificate(users);
-            let external = external_picker(objects, name, shown, &asking);
-            if let Some((external, port_name)) = &external {
-                let users = linker.picker_users.entry(external.service.clone());
-                users
-                    .or_insert_with(|| (port_name.clone(), FxHashSet::default()))
-                    .1
-                    .extend(&asking);
-            }
-            let tls = backend_tls::resolve(objects, TlsBackend::Pool(name), shown);
-            if let Err(fault) = &tls {
-                linker.pool_faults.insert(name.clone(), fault.clone());
-            }
-            let external = external.map(|(external, _)| external);
-            let lowered = pools::lower(objects, name, models.table(name), external);
-            if let Some(mut pool) = lowered {
-                pool.tls = tls.unwrap_or_default();
-                let known = last.and_then(|last| last.pools.get(name));
-                linker
-                    .pools
-                    .insert(name.clone(), share(Arc::new(pool), known));
-            }
-        }
+        linker.add_pools(models, gateways, last);
         linker
     }
 
@@ -244,6 +216,37 @@ impl<'a> Linker<'a> {
             let known = last.and_then(|last| last.services.get(port));
             self.services
                 .insert(port.clone(), share(Arc::new(config), known));
+        }
+    }
+
+    fn add_pools(&mut self, models: &models::Tables, gateways: &Gateways, last: Option<&Snapshot>) {
+        for (name, users) in &self.users {
+            let asking: FxHashSet<usize> = users
+                .iter()
+                .copied()
+                .filter(|user| gateways.asks_pickers(*user))
+                .collect();
+            let shown = gateways.client_certificate(users);
+            let external = external_picker(self.objects, name, shown, &asking);
+            if let Some((external, port_name)) = &external {
+                let users = self.picker_users.entry(external.service.clone());
+                users
+                    .or_insert_with(|| (port_name.clone(), FxHashSet::default()))
+                    .1
+                    .extend(&asking);
+            }
+            let tls = backend_tls::resolve(self.objects, TlsBackend::Pool(name), shown);
+            if let Err(fault) = &tls {
+                self.pool_faults.insert(name.clone(), fault.clone());
+            }
+            let external = external.map(|(external, _)| external);
+            let lowered = pools::lower(self.objects, name, models.table(name), external);
+            if let Some(mut pool) = lowered {
+                pool.tls = tls.unwrap_or_default();
+                let known = last.and_then(|last| last.pools.get(name));
+                self.pools
+                    .insert(name.clone(), share(Arc::new(pool), known));
+            }
         }
     }
 

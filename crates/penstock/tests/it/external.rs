@@ -4,6 +4,8 @@
 use crate::certificates::Authority;
 use crate::configured::{Configured, GATEWAY, pool, route, to_pool};
 use crate::gateway::{Answer, connect, get, post, post_with, read_answer, request, wait_until};
+use crate::grpc;
+use crate::over2::Http2;
 use crate::picker::{By, End, Kept, Picker, Play};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -215,13 +217,13 @@ fn the_picker_is_told_everything_and_the_server_gets_the_clients_bytes() {
     assert!(head.contains("\r\ncontent-length: 16\r\n"), "{head}");
 }
 
-fn large() -> Vec<u8> {
+fn large(mebibytes: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8
     };
-    (0..20 << 20).map(|_| next()).collect()
+    (0..mebibytes << 20).map(|_| next()).collect()
 }
 
 fn post_large(address: SocketAddr, body: &[u8]) -> Answer {
@@ -237,8 +239,8 @@ fn post_large(address: SocketAddr, body: &[u8]) -> Answer {
 
 #[test]
 fn a_picker_that_waits_for_the_whole_body_gets_it_and_so_does_the_server() {
-    let bed = Bed::new("");
-    let body = large();
+    let bed = Bed::impatient("", "15");
+    let body = large(5);
     // One that says nothing before the end, and one that decides early and sends all of it back.
     for play in [Play::Pick(bed.at(2), By::Both), Play::Early(bed.at(2))] {
         bed.picker.plays(play.clone());
@@ -264,7 +266,7 @@ fn a_picker_that_waits_for_the_whole_body_gets_it_and_so_does_the_server() {
 #[test]
 fn a_large_body_gets_through_without_its_picker_where_that_may_fail_open() {
     let bed = Bed::impatient(OPEN, "1");
-    let body = large();
+    let body = large(20);
     for play in [Play::Hang, Play::Close, Play::Fail("14")] {
         bed.picker.plays(play.clone());
         let answer = post_large(bed.gateway.address, &body);
@@ -635,4 +637,58 @@ fn the_route_waits_no_longer_for_a_pick_than_for_anything_else() {
         begun.elapsed() < Duration::from_secs(4),
         "not the pick's own time"
     );
+}
+
+#[test]
+fn trailers_come_through_to_the_client_and_to_the_picker() {
+    let (server, _) = grpc::server(100);
+    let picker = Picker::start(Play::Pick(server.to_string(), By::Both));
+    let text = manifests(&[picker.address], &[server], "");
+    let text = text.replace(
+        "endpointPickerRef",
+        "appProtocol: kubernetes.io/h2c, endpointPickerRef",
+    );
+    let gateway = Configured::start(&text);
+    let client = Http2::connect(gateway.address);
+    for path in ["/echo/one", "/echo/stream"] {
+        let open = client.begin(grpc::call_of(path), grpc::MESSAGE).open();
+        assert_eq!(open.fields["x-picker-served"], server.to_string());
+        grpc::ends_well(open, if path == "/echo/one" { 1 } else { 3 });
+    }
+    // The picker never says anything to trailers, and nobody waits for that.
+    let ends = || picker.seen.ends.lock().unwrap().clone();
+    wait_until(|| ends() == [End::Well, End::Well]);
+    let trailers = picker.seen.trailers.lock().unwrap().clone();
+    assert_eq!(field(&trailers, "x-spent").as_deref(), Some("7"));
+    // Failures are told as gRPC tells them.
+    picker.plays(Play::Refuse(429, "no room"));
+    let failed = client
+        .begin(grpc::call_of("/echo/one"), grpc::MESSAGE)
+        .open();
+    assert_eq!(failed.fields["grpc-status"], "8");
+    assert_eq!(failed.fields["grpc-message"], "no room");
+}
+
+#[test]
+fn a_stream_goes_on_whatever_its_picker_does_and_ends_as_it_should() {
+    let (_server, server) = crate::gateway::mock(&["--model", "llama"]);
+    let picker = Picker::start(Play::Hang);
+    let gateway = Configured::start(&manifests(&[picker.address], &[server], ""));
+    let chat = r#"{"model":"llama","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+    for play in [
+        Play::Pick(server.to_string(), By::Metadata),
+        Play::Leave(server.to_string()),
+        Play::FailLater(server.to_string()),
+        Play::Mute(server.to_string()),
+    ] {
+        picker.plays(play.clone());
+        let answer = post(gateway.address, "/v1/chat/completions", chat);
+        assert_eq!(answer.status, 200, "{play:?} {answer:?}");
+        assert!(
+            answer.body.ends_with("data: [DONE]\n\n"),
+            "{play:?} {answer:?}"
+        );
+    }
+    let why = crate::gateway::get(gateway.admin, "/debug/decisions").unwrap();
+    assert!(why.body.contains("\"assigned\":true"), "{}", why.body);
 }

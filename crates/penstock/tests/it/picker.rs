@@ -478,7 +478,7 @@ fn texts(metadata: &[u8]) -> Vec<String> {
             .iter()
             .map(|(_, one)| text(inside(one, 3)))
             .collect(),
-        other => panic!("{other:?}"),
+        other => unreachable!("{other:?}"),
     }
 }
 

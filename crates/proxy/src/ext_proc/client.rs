@@ -45,7 +45,7 @@ pub(crate) struct Question<'a> {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    pub(crate) message: String,
+    pub(super) message: String,
     /// Nobody was there, as opposed to somebody who said that it failed.
     pub(super) is_silence: bool,
     /// No message had come.

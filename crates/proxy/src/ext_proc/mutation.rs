@@ -6,8 +6,8 @@
 //! destination itself stays inside the gateway.
 
 use super::wire::{
-    Answer, HeaderMap, HeaderMutation, HeaderValue, HeaderValueOption, ImmediateResponse, Kind,
-    ProcessingResponse, Struct,
+    Answer, HeaderMap, HeaderMutation, HeaderValue, ImmediateResponse, Kind, ProcessingResponse,
+    Struct,
 };
 use http1::{RequestHead, ResponseHead};
 use std::net::SocketAddr;
@@ -275,10 +275,8 @@ impl ImmediateResponse {
     /// 100 to 199 is no answer, and neither is what HTTP has no number for.
     pub(crate) fn status(&self) -> u16 {
         let code = self.status.map_or(0, |status| status.code);
-        match u16::try_from(code) {
-            Ok(code @ 200..=599) => code,
-            _ => 500,
-        }
+        let code = u16::try_from(code).ok();
+        code.filter(|code| (200..600).contains(code)).unwrap_or(500)
     }
 
     pub(crate) fn text(&self) -> String {

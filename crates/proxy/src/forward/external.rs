@@ -58,7 +58,9 @@ pub(super) async fn ask(
             (&pool.asked.failed_closed, Err(failure))
         }
         Ok(Err(unpicked)) => {
-            tracing::debug!(id = x.id, "{}", unpicked.message);
+            // Not its words: they may be about what the client said.
+            let code = unpicked.cause.row().code;
+            tracing::debug!(id = x.id, picker = picker.name, code, "no pick");
             if picker.fail_open {
                 (&pool.asked.failed_open, Ok(None))
             } else {

@@ -81,14 +81,7 @@ pub(super) async fn respond(
         }
         Ok(Some(Verdict::Request(..))) => x.picking = Some(session),
         Ok(None) => {}
-        Err(broken) => {
-            let message = broken.message;
-            tracing::debug!(
-                id = x.id,
-                message,
-                "an endpoint picker says nothing to a response"
-            );
-        }
+        Err(_) => tracing::debug!(id = x.id, "an endpoint picker says nothing to a response"),
     }
     Ok(())
 }

@@ -1,4 +1,8 @@
-use super::super::wire::{BoolValue, CommonResponse, HttpStatus, PartResponse, Value};
+//! Destinations, changes of heads and answers, as messages say them.
+
+use super::super::wire::{
+    BoolValue, CommonResponse, HeaderValueOption, HttpStatus, PartResponse, Value,
+};
 use super::*;
 
 fn option(name: &str, value: &str) -> HeaderValueOption {
