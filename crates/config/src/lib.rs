@@ -52,8 +52,8 @@ pub use rule::{
     UrlRewrite,
 };
 pub use snapshot::{
-    Address, AppProtocol, Bind, Listener, PickerKind, PoolConfig, ServiceConfig, ServicePort,
-    Snapshot,
+    Address, AppProtocol, Bind, ExternalPicker, Listener, PickerKind, PickerTls, PoolConfig,
+    ServiceConfig, ServicePort, Snapshot,
 };
 pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,

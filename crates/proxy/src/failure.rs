@@ -11,6 +11,8 @@ use llm::{Dialect, ErrorText};
 pub(crate) enum Phase {
     Request,
     Route,
+    /// At the external endpoint picker.
+    Pick,
     Queue,
     Connect,
     Head,
@@ -44,6 +46,16 @@ pub(crate) enum Cause {
     InvalidBackend,
     ModelNotFound,
     NoEndpoints,
+    /// The endpoint picker could not be asked, or failed.
+    PickerUnavailable,
+    /// The endpoint picker did not pick in time.
+    PickerTimeout,
+    /// The endpoint picker picked no member of the pool.
+    PickerNoDestination,
+    /// The endpoint picker answered the client itself.
+    PickerAnswer {
+        status: u16,
+    },
     Saturated,
     QueueFull,
     QueueTimeout,
@@ -120,6 +132,10 @@ impl Cause {
             Self::InvalidBackend => (500, "invalid_backend", SERVER, Gateway, Never),
             Self::ModelNotFound => (404, "model_not_found", INVALID, Client, Never),
             Self::NoEndpoints => (503, "no_endpoints", SERVER, Gateway, Never),
+            Self::PickerUnavailable => (503, "picker_unavailable", SERVER, Gateway, Never),
+            Self::PickerTimeout => (503, "picker_timeout", SERVER, Gateway, Never),
+            Self::PickerNoDestination => (503, "picker_no_destination", SERVER, Gateway, Never),
+            Self::PickerAnswer { status } => (status, "picker_answer", SERVER, Gateway, Never),
             Self::Saturated => (429, "saturated", RATE, Gateway, Never),
             Self::QueueFull => (429, "queue_full", RATE, Gateway, Never),
             Self::QueueTimeout => (429, "queue_timeout", RATE, Gateway, Never),
@@ -153,6 +169,7 @@ impl Phase {
         match self {
             Self::Request => "request",
             Self::Route => "route",
+            Self::Pick => "pick",
             Self::Queue => "queue",
             Self::Connect => "connect",
             Self::Head => "head",

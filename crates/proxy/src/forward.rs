@@ -1,9 +1,13 @@
-//! From a chosen backend to a settled answer: queue, pick, try, relay, and try elsewhere.
+//! From a chosen backend to a settled answer: queue, pick, try, relay, and try elsewhere. Pools that
+//! name an external endpoint picker have it asked first (`forward/external.rs`).
 //!
 //! A request holds its lease from the pick to the end of its stream. Each try leaves an `Attempt`
 //! in the exchange and a record for `penstock why`.
 
 mod attempt;
+mod external;
+
+pub(crate) use attempt::watching;
 
 use crate::clock;
 use crate::exchange::{Attempt, Exchange};
@@ -35,6 +39,27 @@ pub(crate) struct Sending<'a> {
     pub(crate) timeouts: Timeouts,
     /// The retry of the failure at hand has been paid for.
     granted: bool,
+    /// What an external endpoint picker chose and was not tried yet; `None`: we choose.
+    picked: Option<external::Picked>,
+}
+
+impl Sending<'_> {
+    /// Whether there is somebody else to try.
+    fn has_another(&self, x: &Exchange) -> bool {
+        match &self.picked {
+            None => self.pool.endpoints().len() > x.attempts.len(),
+            Some(picked) => !picked.is_empty(),
+        }
+    }
+
+    /// Whether this failure may be tried elsewhere.
+    fn goes_on(&mut self, x: &Exchange, failure: &Failure) -> bool {
+        std::mem::take(&mut self.granted)
+            || match &self.picked {
+                None => retry::allowed(self.pool, x, failure),
+                Some(picked) => external::goes_on(self.pool, x, failure, picked),
+            }
+    }
 }
 
 /// Serves the request from `pool`.
@@ -49,6 +74,7 @@ pub(crate) async fn forward(
     pool: &Arc<Pool>,
 ) -> Result<(), Failure> {
     if pool.inference
+        && !x.asks_picker
         && let Some(near) = pool.unknown_model(&x.model).await
     {
         return Err(unknown_model(x, pool, &near));
@@ -76,25 +102,25 @@ pub(crate) async fn forward(
         due: timeouts.request.map(|within| x.timings.started + within),
         timeouts,
         granted: false,
+        picked: None,
     };
+    if x.asks_picker {
+        sending.picked = Box::pin(external::ask(&sending, client, x)).await?;
+    }
     x.decision = shared.next_decision();
     pool.budget.earn();
     loop {
-        let (lease, decision) = pick(&sending, client, x, targets).await?;
+        let (lease, decision) = pick(&mut sending, client, x, targets).await?;
         // Allowed is not enough: there may be nobody left to try.
         if !x.attempts.is_empty() {
-            local
-                .metrics
-                .counted
-                .retries
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let retries = &local.metrics.counted.retries;
+            retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(failure) => failure,
         };
-        let again = sending.granted || retry::allowed(pool, x, &failure);
-        sending.granted = false;
+        let again = sending.goes_on(x, &failure);
         if let Some(last) = x.attempts.last_mut() {
             last.failure = Some(failure.clone());
         }
@@ -102,6 +128,10 @@ pub(crate) async fn forward(
             return Err(failure);
         }
     }
+    if let Some(session) = x.picking.take() {
+        session.finish(local);
+    }
+    Ok(())
 }
 
 /// Hashes the prompt into its chain of blocks.
@@ -123,7 +153,7 @@ fn drawn(targets: &[Target], draw: u64) -> &[Target] {
 
 /// Waits for this request's turn.
 async fn pick(
-    sending: &Sending<'_>,
+    sending: &mut Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     targets: &[Target],
@@ -144,6 +174,9 @@ async fn pick(
         is_retry: !x.attempts.is_empty(),
         streams: peek.is_some_and(|peek| peek.stream),
     };
+    if let Some(picked) = &mut sending.picked {
+        return external::next(sending.pool, x, &ask, picked);
+    }
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
         Step::Refuse(why) => Err(refused(x, sending.pool, &why)),
@@ -226,7 +259,7 @@ async fn answered(
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
     let status = begun.reply.status();
-    if retry::is_engine_trouble(status) && sending.pool.endpoints().len() > x.attempts.len() {
+    if retry::is_engine_trouble(status) && sending.has_another(x) {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {

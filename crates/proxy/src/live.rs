@@ -13,7 +13,7 @@ use crate::pool::{Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
 use crate::worker::{Command, Worker};
 use arc_swap::ArcSwap;
-use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
+use config::{Bind, ObjectName, PickerKind, PoolConfig, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
 use picker::{PoolSpec, Profile};
 use rustc_hash::FxBuildHasher;
@@ -176,6 +176,8 @@ pub struct Members {
     pub pools: IndexMap<ObjectName, Vec<Resolved>>,
     /// Per Service and port.
     pub services: IndexMap<ServicePort, Vec<Resolved>>,
+    /// Per InferencePool that names an endpoint picker: where that picker listens.
+    pub pickers: IndexMap<ObjectName, Vec<Resolved>>,
 }
 
 /// The data plane of a process.
@@ -243,6 +245,7 @@ impl Proxy {
                     tls: config.tls.clone(),
                 });
                 self.sync(&pool, members.pools.get(name));
+                self.ask_of(&pool, config, members);
                 (name.clone(), pool)
             })
             .collect();
@@ -291,6 +294,9 @@ impl Proxy {
         let live = self.shared.live.load_full();
         for (name, pool) in &live.pools {
             self.sync(pool, members.pools.get(name));
+            if let Some(config) = live.snapshot.pools.get(name) {
+                self.ask_of(pool, config, members);
+            }
         }
         for (key, pool) in &live.services {
             self.sync(pool, members.services.get(key));
@@ -318,6 +324,15 @@ impl Proxy {
         }
     }
 
+    fn ask_of(&self, pool: &Pool, config: &PoolConfig, members: &Members) {
+        let external = match &config.picker_kind {
+            PickerKind::External(external) => Some(external),
+            PickerKind::BuiltIn => None,
+        };
+        let addresses = members.pickers.get(&config.name).map(Vec::as_slice);
+        pool.ask_of(external, addresses.unwrap_or_default(), &self.telemetry);
+    }
+
     fn sync(&self, pool: &Arc<Pool>, members: Option<&Vec<Resolved>>) {
         let members = members.map(Vec::as_slice).unwrap_or_default();
         let added = pool.sync(members);
@@ -336,6 +351,7 @@ impl Proxy {
             .filter(|pool| !retained.contains(&Arc::as_ptr(pool)))
         {
             pool.sync(&[]);
+            pool.ask_of(None, &[], &self.telemetry);
         }
     }
 
@@ -441,6 +457,7 @@ impl Proxy {
         self.shared.stop.cancel();
         for pool in self.live().all_pools() {
             pool.sync(&[]);
+            pool.ask_of(None, &[], &self.telemetry);
         }
         for worker in &mut self.workers {
             worker.join();

@@ -5,6 +5,7 @@
 //! Services are pools too, with the profile `leastRequests` and without telemetry or retries.
 
 pub(crate) mod decisions;
+mod external;
 pub(crate) mod lease;
 pub(crate) mod models;
 pub(crate) mod reach;
@@ -126,6 +127,8 @@ pub(crate) struct Pool {
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: Budget,
+    external: external::External,
+    pub(crate) asked: crate::ext_proc::Asked,
 }
 
 /// What `arrive` said, with what it takes to go on.
@@ -157,6 +160,8 @@ impl Pool {
             catalogue: models::Catalogue::default(),
             decisions,
             budget: Budget::default(),
+            external: external::External::default(),
+            asked: crate::ext_proc::Asked::default(),
         }
     }
 

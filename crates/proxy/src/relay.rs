@@ -5,6 +5,7 @@
 //! then forwards what each read brings with one write, waits for a slow client before it reads on,
 //! scans the bytes on the side, and watches for the client to leave.
 
+mod picking;
 mod reply;
 
 use crate::clock;
@@ -18,10 +19,12 @@ use crate::tunnel;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
 use picker::Micros;
+pub(crate) use picking::answered;
 pub(crate) use reply::Reply;
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::ops::Range;
+use std::task::{Context, Poll};
 
 /// What happened while waiting for an endpoint.
 enum Event {
@@ -32,21 +35,28 @@ enum Event {
 }
 
 async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> Event {
-    poll_fn(|cx| {
-        match upstream.poll_read(cx) {
-            Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
-            Poll::Pending => {}
-        }
-        if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
-            return Poll::Ready(Event::ClientGone);
-        }
-        if client.poll_late(cx) {
-            return Poll::Ready(Event::Late);
-        }
-        Poll::Pending
-    })
-    .await
+    poll_fn(|cx| poll_event(client, upstream, limits, cx)).await
+}
+
+#[inline]
+fn poll_event(
+    client: &mut Client,
+    upstream: &mut Upstream,
+    limits: &Limits,
+    cx: &mut Context<'_>,
+) -> Poll<Event> {
+    match upstream.poll_read(cx) {
+        Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
+        Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+        Poll::Pending => {}
+    }
+    if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
+        return Poll::Ready(Event::ClientGone);
+    }
+    if client.poll_late(cx) {
+        return Poll::Ready(Event::Late);
+    }
+    Poll::Pending
 }
 
 /// When the wait for the response head ends, and what the failure is then; whose head it is.
@@ -82,7 +92,13 @@ pub(crate) struct Begun {
     pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
-    pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
+    pub(crate) raw: Option<(Scratch, Range<usize>)>,
+}
+
+impl Begun {
+    fn new(reply: Box<Reply>, ready: OutBuffer, raw: Option<(Scratch, Range<usize>)>) -> Self {
+        Self { reply, ready, raw }
+    }
 }
 
 /// Reads until the answer is decided. The client has nothing of it then, but for the head of an
@@ -105,13 +121,17 @@ pub(crate) async fn begin(
     let mut opened = false;
     client.set_deadline(Some(look_by(deadline.due, limits)));
     loop {
-        let (scratch, count) = match next(client, upstream, limits).await {
+        let event = match x.picking {
+            None => next(client, upstream, limits).await,
+            Some(_) => picking::next(client, upstream, x, limits).await?,
+        };
+        let (scratch, count) = match event {
             Event::Bytes(scratch, count) => (scratch, count),
             Event::Broken(error) => return Err(broken(&error, received)),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Head)),
             Event::Late if reply.holds() && !opened => {
                 opened = true;
-                open(client, x, &mut reply, limits).await?;
+                open(client, x, &mut reply, (limits, deadline.endpoint)).await?;
                 deadline = deadline.for_first_event(limits);
                 client.set_deadline(Some(look_by(deadline.due, limits)));
                 continue;
@@ -135,11 +155,7 @@ pub(crate) async fn begin(
             first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
         {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: Some(raw),
-            });
+            return Ok(Begun::new(reply, ready, Some(raw)));
         } else if reply.holds() && !opened {
             client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
@@ -148,11 +164,7 @@ pub(crate) async fn begin(
         let full = passes || ready.len() > limits.first_event_bytes;
         if reply.decided(count == 0, full)? {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: None,
-            });
+            return Ok(Begun::new(reply, ready, None));
         }
     }
 }
@@ -163,10 +175,13 @@ async fn open(
     client: &mut Client,
     x: &mut Exchange,
     reply: &mut Reply,
-    limits: &Limits,
+    (limits, endpoint): (&Limits, &Endpoint),
 ) -> Result<(), Failure> {
     if x.response.head_sent {
         return Ok(());
+    }
+    if x.picking.is_some() {
+        picking::respond(client, x, reply.head_mut(), endpoint.address, limits).await?;
     }
     let mut head = OutBuffer::take();
     reply.write_head(x, &mut head);
@@ -185,7 +200,7 @@ fn first_bytes(
     partial: &mut OutBuffer,
     ready: &mut OutBuffer,
     (scratch, count): (Scratch, usize),
-) -> Result<Option<(Scratch, std::ops::Range<usize>)>, Failure> {
+) -> Result<Option<(Scratch, Range<usize>)>, Failure> {
     let bytes = scratch.get(..count).unwrap_or_default();
     if partial.is_empty() {
         return match reply.parse_head(bytes)? {
@@ -250,6 +265,10 @@ pub(crate) async fn finish(
         raw,
     } = begun;
     let mut head = OutBuffer::empty();
+    if !x.response.head_sent && x.picking.is_some() {
+        let served = way.endpoint.address;
+        picking::respond(client, x, reply.head_mut(), served, way.limits).await?;
+    }
     if !x.response.head_sent {
         head = OutBuffer::take();
         reply.write_head(x, &mut head);
@@ -337,6 +356,9 @@ async fn stream(
         return Err(cut(client, reply, limits, failure).await);
     }
     let trailers = way.upstream.take_trailers();
+    if let (Some(session), Some(trailers)) = (&mut x.picking, &trailers) {
+        session.trailers(trailers);
+    }
     reply.end(client, trailers, limits).await?;
     client.flush(limits).await
 }

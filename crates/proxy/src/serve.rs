@@ -17,7 +17,7 @@ use crate::relay;
 use crate::route;
 use crate::tunnel;
 use crate::worker::{Local, OutBuffer};
-use config::Target;
+use config::{PickerKind, Target};
 use llm::Api;
 use std::sync::Arc;
 
@@ -78,8 +78,14 @@ async fn stages(
         return answer::redirect(client, x, &redirect).await;
     }
     let pool = match &backend.target {
-        Target::Pool(pool) => live.pool(&pool.name),
-        Target::Service(service) => live.service(service),
+        Target::Pool(pool) => {
+            x.asks_picker &= matches!(pool.picker_kind, PickerKind::External(_));
+            live.pool(&pool.name)
+        }
+        Target::Service(service) => {
+            x.asks_picker = false;
+            live.service(service)
+        }
         Target::Invalid { reason } => {
             return Err(Failure::new(
                 Phase::Route,
@@ -139,6 +145,8 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
         let is_grpc = x.unframed && x.is_grpc();
         if is_grpc {
             failure.write_grpc(&fields, &mut out);
+        } else if let Some(answer) = &x.answer {
+            answer.write(&fields, x.keep_alive, &mut out);
         } else {
             failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
         }

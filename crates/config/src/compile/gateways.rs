@@ -108,6 +108,12 @@ impl Gateways {
         Self { list, positions }
     }
 
+    /// Whether a Gateway, by position, has the pickers asked that pools name.
+    pub(super) fn asks_pickers(&self, position: usize) -> bool {
+        let gateway = self.list.get(position);
+        gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
+    }
+
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
@@ -122,6 +128,7 @@ impl Gateways {
             .filter(|gateway| gateway.refusal.is_none())
         {
             let trust = gateway.parameters.trust_inference_headers.unwrap_or(false);
+            let built_in_picker = gateway.wants_built_in_picker();
             for state in gateway
                 .listeners
                 .into_iter()
@@ -135,6 +142,7 @@ impl Gateways {
                     port,
                     tls: state.tls,
                     trust_inference_headers: trust,
+                    built_in_picker,
                     routes: state.table.build(),
                 });
                 for address in &gateway.addresses {

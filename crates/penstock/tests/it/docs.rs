@@ -1,7 +1,8 @@
 //! The reference pages say what the code does: metrics are compared with a live scrape, errors and
 //! refusals with the tables that they come from.
 
-use crate::gateway::{Gateway, get, mock, post, wait_until};
+use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
+use crate::gateway::{free_address, get, mock, post, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -72,7 +73,15 @@ fn scraped(text: &str) -> String {
 #[test]
 fn the_page_of_metrics_lists_what_is_scraped() {
     let (_server, server) = mock(&["--model", "llama"]);
-    let gateway = Gateway::before(&[server]);
+    let nobody = free_address();
+    let reference = ", endpointPickerRef: {name: epp, port: {number: 80}, failureMode: FailOpen}";
+    let rules = format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat"));
+    let gateway = Configured::start(&format!(
+        "{GATEWAY}{}{}{}",
+        route("chat", &rules),
+        pool("chat", reference, &[server]),
+        service("epp", &[nobody])
+    ));
     let chat = r#"{"model":"llama","stream":true,"max_tokens":3,"messages":[{"role":"user","content":"hi"}]}"#;
     assert_eq!(
         post(gateway.address, "/v1/chat/completions", chat).status,

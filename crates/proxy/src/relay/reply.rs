@@ -276,6 +276,10 @@ impl Reply {
         Ok(())
     }
 
+    pub(super) fn head_mut(&mut self) -> &mut ResponseHead {
+        &mut self.head
+    }
+
     /// The head for the client, with the framing that the client can read.
     pub(crate) fn write_head(&mut self, x: &mut Exchange, out: &mut Vec<u8>) {
         let came = self.came;
