@@ -252,6 +252,7 @@ pub(crate) async fn finish(
     let mut head = OutBuffer::empty();
     if !x.response.head_sent {
         head = OutBuffer::take();
+        x.keep_alive &= !client.is_draining();
         reply.write_head(x, &mut head);
         x.response.head_sent = true;
         x.response.status = reply.status();
