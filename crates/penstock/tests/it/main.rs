@@ -26,6 +26,7 @@ mod drain;
 mod errors;
 mod events;
 mod explain;
+mod faults;
 mod files;
 mod floods;
 mod gateway;
