@@ -3,7 +3,7 @@
 //! on.
 
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
-use crate::crowd::{CROWD, Says, is_full, sent, server, size};
+use crate::crowd::{CROWD, Draws, Says, is_full, sent, server, size};
 use crate::gateway::{Answer, connect, free_address, get, read_answer, request, wait_until};
 use crate::scripted::echo;
 use crate::servers::{CHAT, chat, json};
@@ -12,22 +12,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
-
-/// A fixed order of pseudo-random numbers (SplitMix64).
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
 
 /// Asks on one connection for as long as `goes_on`; every answer must be whole.
 fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {

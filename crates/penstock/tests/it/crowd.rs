@@ -14,12 +14,28 @@ use tokio::runtime::Runtime;
 
 /// Whether drills run in their full size (`just promises`), or shortened.
 pub(crate) fn is_full() -> bool {
-    std::env::var("PENSTOCK_DRILLS").is_ok_and(|value| value == "full")
+    std::env::var_os("PENSTOCK_PROMISES").is_some()
 }
 
 /// The size of a drill: full, or shortened.
 pub(crate) fn size(full: usize, short: usize) -> usize {
     if is_full() { full } else { short }
+}
+
+/// A fixed order of pseudo-random numbers (SplitMix64).
+pub(crate) struct Draws(pub(crate) u64);
+
+impl Draws {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
 }
 
 /// Where tasks of drills run.
@@ -46,6 +62,21 @@ pub(crate) async fn sent(address: SocketAddr, request: &str) -> Option<TcpStream
     let mut stream = socket.connect(address).await.ok()?;
     stream.write_all(request.as_bytes()).await.ok()?;
     Some(stream)
+}
+
+/// Reads what comes, `bytes` at a time with a pause between, until `most` or the end.
+pub(crate) async fn sip(stream: &mut TcpStream, bytes: usize, pause: Duration, most: usize) {
+    let mut part = vec![0; bytes];
+    let mut had = 0;
+    while had < most {
+        match stream.read(&mut part).await {
+            Ok(count) if count > 0 => had += count,
+            _ => return,
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
 }
 
 /// The status of an answer and the code of its error; `None` when nothing comes.
@@ -172,6 +203,15 @@ async fn events(stream: &mut TcpStream, count: u32, bytes: usize, apart: Duratio
 }
 
 impl Gateway {
+    /// What is resident now, in KiB, as the system says.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.0.id());
+        let text = std::fs::read_to_string(status).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        number.trim().parse().unwrap()
+    }
+
     /// `/debug/memory`.
     pub(crate) fn memory(&self) -> Value {
         json(&get(self.admin, "/debug/memory").unwrap().body)

@@ -101,7 +101,9 @@ fn files_that_go_missing_are_named_and_the_last_good_ones_serve() {
     let client = authority.client("", None);
     let serves = || {
         let answer = CROWD.block_on(async {
-            let mut stream = handshake(client.clone(), listen, "test.example").await.unwrap();
+            let mut stream = handshake(client.clone(), listen, "test.example")
+                .await
+                .unwrap();
             get_over(&mut stream, "test.example", "/v1/models").await
         });
         assert_eq!(answer.unwrap().status, 200);

@@ -43,6 +43,7 @@ mod reload;
 mod retries;
 mod scripted;
 mod servers;
+mod soak;
 mod streams;
 mod stress;
 mod telemetry;
