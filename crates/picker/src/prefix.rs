@@ -172,6 +172,7 @@ impl PrefixIndex {
         self.blocks = Blocks::new();
         self.copies = Copies::new();
         for grave in std::mem::take(&mut self.graves) {
+            self.holders[grave].recency = Recency::EMPTY;
             self.holders.remove(grave);
         }
         self.buried = 0;

@@ -6,7 +6,7 @@
 
 use crate::failure::Failure;
 use crate::memory::{Charge, Full, Use};
-use crate::worker::OutBuffer;
+use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use config::Rule;
 use http1::RequestHead;
 use llm::{Api, Peek, Usage};
@@ -143,10 +143,9 @@ impl Growing {
 
     /// Takes one read more.
     pub(crate) fn extend(&mut self, part: &[u8]) -> Result<(), Full> {
-        self.charge.admit(self.bytes.len() + part.len())?;
+        self.charge.admit(cost_of(self.bytes.len() + part.len()))?;
         // A chunk's framing is not in `most`, the last read may be beyond the limit.
-        self.bytes
-            .make_room(part.len(), self.most + crate::worker::SCRATCH_BYTES);
+        self.bytes.make_room(part.len(), self.most + SCRATCH_BYTES);
         self.bytes.extend_from_slice(part);
         Ok(())
     }

@@ -140,11 +140,11 @@ async fn connection(local: Rc<Local>, shared: Arc<Shared>, stream: TcpStream, ar
 /// idle connection that is takes no memory for it.
 async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut arrived: Arrived) {
     let ends_tls = local.live().tls(arrived.bind);
-    let mut _charge = Charge::none(Use::Connections);
+    let mut _charge = Charge::none(Use::Layers);
     let (socket, is_h2) = match ends_tls {
         None => (Socket::Tcp(stream), false),
         Some(settings) => {
-            _charge = Charge::fixed(Use::Connections, TLS_BYTES);
+            _charge = Charge::fixed(Use::Layers, TLS_BYTES);
             let accepting = tls::server::accept(local, shared, settings, stream);
             let Some(accepted) = Box::pin(accepting).await else {
                 local

@@ -14,8 +14,13 @@ use crate::live::Live;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// What an open connection costs beside its buffers: its task, its socket, heads, a small body.
-pub(crate) const CONNECTION_BYTES: usize = 16 << 10;
+/// What an open connection costs beside its buffers: its task with that of its request, its socket
+/// and the endpoint's, heads, a small body. Futures of debug builds are larger.
+pub(crate) const CONNECTION_BYTES: usize = if cfg!(debug_assertions) {
+    24 << 10
+} else {
+    12 << 10
+};
 /// What TLS adds to a connection: keys, records under way.
 pub(crate) const TLS_BYTES: usize = 36 << 10;
 /// What a connection of HTTP/2 adds, and what each of its streams does.
@@ -37,6 +42,8 @@ pub(crate) static ACCOUNT: Account = Account::new();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     Connections,
+    /// What TLS and HTTP/2 add to connections.
+    Layers,
     /// Request bodies that came with more than one read.
     Bodies,
     /// Read ahead of its turn: heads in pieces, pipelined requests.
@@ -55,8 +62,9 @@ pub(crate) enum Use {
 }
 
 /// Every use with its name in `/debug/memory` and as a label.
-const USES: [(Use, &str); 10] = [
+const USES: [(Use, &str); 11] = [
     (Use::Connections, "connections"),
+    (Use::Layers, "tls_and_http2"),
     (Use::Bodies, "request_bodies"),
     (Use::ReadAhead, "read_ahead"),
     (Use::Unsent, "unsent_answers"),

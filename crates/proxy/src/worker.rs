@@ -29,12 +29,15 @@ const SPARE_BUFFERS: usize = 96;
 const SMALL_BYTES: usize = 16 << 10;
 /// Spare growable buffers up to [`LARGE_BYTES`].
 const SPARE_LARGE: usize = 8;
-/// A growable buffer beyond this goes back to the system.
-pub(crate) const LARGE_BYTES: usize = 4 * SCRATCH_BYTES;
+const LARGE_BYTES: usize = 4 * SCRATCH_BYTES;
+/// A growable buffer moves to pages of its own when it would become larger than this.
+const OWN_PAGES_FROM: usize = 1 << 20;
 /// Allocations of this size are pages of their own for as long as they live, whatever was
 /// allocated before (the C library's threshold rises with use, up to 32 MiB): their memory is free
 /// at once when they are dropped. Pages that are not touched cost nothing.
 const PAGES_OF_THEIR_OWN: usize = 33 << 20;
+/// What the kernel may give where one byte is touched.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// How often a worker looks at deadlines and hands over lines of the access log.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -105,6 +108,15 @@ impl Drop for Scratch {
     }
 }
 
+/// What a growable buffer of so many bytes costs.
+pub(crate) fn cost_of(bytes: usize) -> usize {
+    if bytes > OWN_PAGES_FROM {
+        bytes.next_multiple_of(HUGE_PAGE)
+    } else {
+        bytes
+    }
+}
+
 /// An empty, growable buffer for heads and small writes; its memory is reused by the worker.
 #[derive(Debug)]
 pub(crate) struct OutBuffer(Vec<u8>);
@@ -126,8 +138,8 @@ impl OutBuffer {
         if wanted <= self.0.capacity() {
             return;
         }
-        if wanted <= LARGE_BYTES {
-            if wanted > SMALL_BYTES
+        if wanted <= OWN_PAGES_FROM {
+            if (SMALL_BYTES..LARGE_BYTES).contains(&wanted)
                 && let Some(mut spare) = LARGE.with_borrow_mut(Vec::pop)
             {
                 spare.extend_from_slice(&self.0);

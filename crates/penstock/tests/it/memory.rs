@@ -58,7 +58,7 @@ fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream>
 #[test]
 fn clients_that_never_read_are_bounded() {
     let clients = size(2_000, 700);
-    let gateway = limited(server(Says::Endless), size(96, 56) as u64);
+    let gateway = limited(server(Says::Endless), size(96, 64) as u64);
     let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
     let streams = until_refused(&gateway, &asked, clients);
     assert!(gateway.holds("unsent_answers") > 10 * MIB);

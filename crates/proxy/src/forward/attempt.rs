@@ -12,7 +12,7 @@ use crate::relay::{self, Begun, HeadDeadline};
 use crate::retry;
 use crate::tunnel;
 use crate::upstream::Upstream;
-use crate::worker::{LARGE_BYTES, OutBuffer};
+use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use http1::Framing;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -135,9 +135,9 @@ async fn send(
             }),
         ) if x.renamed => {
             let bytes = x.body.bytes().len() + target.len();
-            if bytes > LARGE_BYTES {
+            if bytes > SCRATCH_BYTES {
                 copied
-                    .admit(bytes)
+                    .admit(cost_of(bytes))
                     .map_err(|Full| ACCOUNT.refuse(Phase::Body))?;
             }
             spliced = OutBuffer::take();

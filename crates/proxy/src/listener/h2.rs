@@ -47,7 +47,7 @@ pub(crate) async fn serve_connection(
 ) {
     let flood = Flood::default();
     let over_tls = socket.is_tls();
-    let _charge = Charge::fixed(Use::Connections, H2_BYTES);
+    let _charge = Charge::fixed(Use::Layers, H2_BYTES);
     let io = Guarded::new(socket, read, flood.clone());
     let deadline = Deadline::new();
     deadline.set(clock::now() + shared.limits.head);

@@ -64,7 +64,7 @@ impl Stream {
             deadline: Deadline::new(),
             draining,
             gone: false,
-            _charge: Charge::fixed(Use::Connections, H2_STREAM_BYTES),
+            _charge: Charge::fixed(Use::Layers, H2_STREAM_BYTES),
             owed: Charge::none(Use::Unsent),
             send_buffer: limits.http2.send_buffer,
         }
