@@ -43,6 +43,10 @@ sim:
 e2e:
     cargo test -p penstock
 
+# A hostile mix for SECONDS: memory must not grow, nothing may be left behind
+soak SECONDS="600":
+    PENSTOCK_SOAK_SECONDS={{ SECONDS }} cargo test --release -p penstock --test it soak:: -- --nocapture
+
 # HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
 h2spec:
     cargo build -p penstock

@@ -4,6 +4,7 @@ mod kubernetes;
 
 pub(crate) use kubernetes::{ControllerArgs, ProxyArgs};
 
+use crate::run::memory::MemoryLimit;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -138,6 +139,10 @@ pub(crate) struct RunArgs {
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
+    /// Most memory to hold, such as 512MiB or 2G, or `none`; above it, requests get 503 [default: 70 % of the control
+    /// group's limit, else of the machine's memory].
+    #[arg(long, env = "PENSTOCK_MEMORY_LIMIT", value_parser = crate::run::memory::parse, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<MemoryLimit>,
 }
 
 /// Reads `500ms`, `2s`, `1m30s`.

@@ -81,6 +81,8 @@ pub(crate) enum Cause {
     /// The client went away.
     ClientGone,
     RouteTimeout,
+    /// The process holds as much memory as it may.
+    Memory,
 }
 
 /// What went wrong, whole.
@@ -153,6 +155,7 @@ impl Cause {
             Self::Cut => (502, "stream_cut", SERVER, Engine, Never),
             Self::ClientGone => (499, "client_gone", INVALID, Client, Never),
             Self::RouteTimeout => (504, "request_timeout", SERVER, Gateway, Never),
+            Self::Memory => (503, "memory", SERVER, Gateway, Never),
         };
         Row {
             status,

@@ -15,6 +15,7 @@ use crate::failure::{Cause, Failure, Phase, Retry};
 use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
+use crate::memory::ACCOUNT;
 use crate::pool::decisions::{self, Record};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
@@ -180,6 +181,8 @@ async fn pick(
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
         Step::Refuse(why) => Err(refused(x, sending.pool, &why)),
+        // Whoever waits holds its body meanwhile.
+        Step::Wait(_) if ACCOUNT.is_over() => Err(ACCOUNT.refuse(Phase::Queue)),
         Step::Wait(waiting) => {
             let from = clock::now();
             client.set_deadline(sending.due);

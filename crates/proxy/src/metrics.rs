@@ -143,6 +143,23 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Memory of all series, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let workers = self.workers.lock();
+        let of = |worker: &Arc<Counted>| {
+            let names: usize = worker
+                .series
+                .lock()
+                .iter()
+                .map(|((pool, model), _)| pool.len() + model.len() + size_of::<Series>())
+                .sum();
+            names + size_of::<Counted>()
+        };
+        workers.iter().map(of).sum()
+    }
+}
+
 impl WorkerMetrics {
     /// Counts a finished request.
     pub(crate) fn count(&self, exchange: &Exchange) {

@@ -271,6 +271,7 @@ pub(crate) async fn finish(
     }
     if !x.response.head_sent {
         head = OutBuffer::take();
+        x.keep_alive &= !client.is_draining();
         reply.write_head(x, &mut head);
         x.response.head_sent = true;
         x.response.status = reply.status();

@@ -21,6 +21,9 @@ use config::{PickerKind, Target};
 use llm::Api;
 use std::sync::Arc;
 
+/// The longest name of a model. It is copied to where requests are explained, and told in errors.
+const MOST_MODEL_BYTES: usize = 1024;
+
 /// Serves one request; tells whether the connection goes on.
 pub(crate) async fn serve(
     local: &Local,
@@ -118,6 +121,14 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
         Failure::new(Phase::Request, cause, error.to_string())
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
+        if model.len() > MOST_MODEL_BYTES {
+            let cause = Cause::Refused {
+                status: 400,
+                code: "model_too_long",
+            };
+            let message = format!("the model's name has more than {MOST_MODEL_BYTES} bytes");
+            return Err(Failure::new(Phase::Request, cause, message));
+        }
         x.model.push_str(&model);
         x.head.put(headers::MODEL_NAME, x.model.as_bytes());
     }

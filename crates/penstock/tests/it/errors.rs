@@ -53,6 +53,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "\"engine_error\"",
     ),
     ("stream_cut", include_str!("events.rs"), "\"stream_cut\""),
+    ("memory", include_str!("memory.rs"), "\"memory\""),
 ];
 
 /// Codes that only 600 s of silence or bytes beyond the limit of the body would bring.
@@ -272,6 +273,10 @@ fn bodies_that_are_not_understood_are_told_in_both_dialects() {
         ("not_a_string", "{\"model\":[\"llama\"]}"),
         ("duplicate_key", "{\"model\":\"llama\",\"model\":\"other\"}"),
         ("escaped_key", "{\"mod\\u0065l\":\"llama\"}"),
+        (
+            "model_too_long",
+            &format!("{{\"model\":\"{}\"}}", "l".repeat(1025)),
+        ),
         ("body_truncated", "{\"model\":\"llama\",\"messages\":["),
     ] {
         for path in [OPENAI, ANTHROPIC] {
