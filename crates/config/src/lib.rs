@@ -48,8 +48,8 @@ pub use plain::{
     PlainTarget, PlainTls, expand_plain,
 };
 pub use rule::{
-    Backend, Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, Rule, Target, Timeouts,
-    UrlRewrite,
+    Allowed, Backend, Cors, Filters, HeaderEdits, HeaderValue, Mirror, MoreFilters, OriginPattern,
+    PathEdit, Redirect, RouteRetry, Rule, Target, Timeouts, UrlRewrite,
 };
 pub use snapshot::{
     Address, AppProtocol, Bind, Listener, PickerKind, PoolConfig, ServiceConfig, ServicePort,

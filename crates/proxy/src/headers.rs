@@ -97,9 +97,9 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
         head.put(REQUEST_ID, x.id.as_bytes());
     }
     if let Some(rule) = &x.rule {
-        crate::policies::headers::edit_response(&rule.filters.response_headers, head);
+        crate::policies::response(&rule.filters, x, head);
         if let Some(backend) = rule.backends.get(x.backend) {
-            crate::policies::headers::edit_response(&backend.filters.response_headers, head);
+            crate::policies::response(&backend.filters, x, head);
         }
     }
     if !x.explain {

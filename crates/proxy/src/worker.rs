@@ -11,6 +11,7 @@ use crate::live::Shared;
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -177,7 +178,7 @@ impl Worker {
 
 async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     let tasks = TaskTracker::new();
-    let local = std::rc::Rc::new(Local::new(index, &shared));
+    let local = Rc::new_cyclic(|me| Local::new(index, &shared, me.clone()));
     tasks.spawn_local(tick(local.clone(), shared.clone()));
     loop {
         let command = tokio::select! {
@@ -196,6 +197,8 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
     }
     tasks.close();
     tasks.wait().await;
+    local.mirrors.close();
+    local.mirrors.wait().await;
     local.log.borrow_mut().flush();
 }
 
@@ -210,11 +213,19 @@ pub(crate) struct Local {
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: Cell<u64>,
+    /// For what outlives the request that began it.
+    pub(crate) me: Weak<Local>,
+    /// Copies of requests under way, and the bytes that they hold.
+    pub(crate) mirrors: TaskTracker,
+    pub(crate) mirrored: Cell<usize>,
 }
 
 impl Local {
-    fn new(index: usize, shared: &Arc<Shared>) -> Self {
+    fn new(index: usize, shared: &Arc<Shared>, me: Weak<Self>) -> Self {
         Self {
+            me,
+            mirrors: TaskTracker::new(),
+            mirrored: Cell::new(0),
             log: RefCell::new(shared.log.lines()),
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
@@ -241,7 +252,7 @@ impl Local {
 }
 
 /// Ten times a second: deadlines that passed, log lines that wait, idle connections that are old.
-async fn tick(local: std::rc::Rc<Local>, shared: Arc<Shared>) {
+async fn tick(local: Rc<Local>, shared: Arc<Shared>) {
     let mut every = tokio::time::interval(Duration::from_millis(100));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

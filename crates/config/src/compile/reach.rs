@@ -178,8 +178,14 @@ impl Reach<'_> {
             return;
         };
         let rules = entry.object.spec.rules.iter().flatten();
-        for reference in rules.flat_map(|rule| &rule.backend_refs) {
-            self.backend(Kind::HttpRoute, &name.namespace, reference);
+        for rule in rules {
+            for reference in &rule.backend_refs {
+                self.backend(Kind::HttpRoute, &name.namespace, reference);
+            }
+            for mirror in rule.mirrors() {
+                let reference = (&mirror.backend_ref).into();
+                self.backend(Kind::HttpRoute, &name.namespace, &reference);
+            }
         }
     }
 

@@ -31,6 +31,7 @@ mod http2;
 mod late;
 mod names;
 mod over2;
+mod policies;
 mod privacy;
 mod queue;
 mod readme;
