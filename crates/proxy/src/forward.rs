@@ -26,6 +26,7 @@ use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 /// What stays the same over all tries of one request.
@@ -115,7 +116,7 @@ pub(crate) async fn forward(
         // Allowed is not enough: there may be nobody left to try.
         if !x.attempts.is_empty() {
             let retries = &local.metrics.counted.retries;
-            retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            retries.fetch_add(1, Relaxed);
         }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
             Ok(()) => break,
@@ -128,11 +129,28 @@ pub(crate) async fn forward(
         if !again {
             return Err(failure);
         }
+        if let Some(retry) = retry::of_route(x) {
+            Box::pin(pause(&sending, client, retry.backoff, failure)).await?;
+        }
     }
     if let Some(session) = x.picking.take() {
         session.finish(local);
     }
     Ok(())
+}
+
+/// Between two tries, as far apart as the route wants; `failure` stands if there is no time left.
+async fn pause(
+    sending: &Sending<'_>,
+    client: &mut Client,
+    backoff: std::time::Duration,
+    failure: Failure,
+) -> Result<(), Failure> {
+    let until = clock::now() + backoff;
+    if sending.due.is_some_and(|due| due < until) {
+        return Err(failure);
+    }
+    attempt::watching(client, sending.limits, tokio::time::sleep(backoff)).await
 }
 
 /// Hashes the prompt into its chain of blocks.
@@ -159,7 +177,11 @@ async fn pick(
     x: &mut Exchange,
     targets: &[Target],
 ) -> Result<(Lease, Decision), Failure> {
-    let exclude: Vec<_> = x.attempts.iter().map(|attempt| attempt.endpoint).collect();
+    let exclude = if x.attempts.is_empty() {
+        Vec::new()
+    } else {
+        retry::left_out(sending.pool, x)
+    };
     let peek = x.peek.as_ref();
     let prompt_bytes = peek.map_or(0, llm::Peek::prompt_bytes);
     let ask = Ask {
@@ -262,7 +284,7 @@ async fn answered(
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
     let status = begun.reply.status();
-    if retry::is_engine_trouble(status) && sending.has_another(x) {
+    if status >= 400 && retry::may_be_better(x, status, sending.has_another(x)) {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {

@@ -10,6 +10,8 @@ use http1::{FieldName, ResponseHead};
 
 /// The name by which routes match on the model (Gateway API inference extension, body-based routing).
 pub(crate) const MODEL_NAME: FieldName = FieldName::new("x-gateway-model-name");
+/// The same for the base of an adapter; only where ConfigMaps say what that is.
+pub(crate) const BASE_MODEL_NAME: FieldName = FieldName::new("x-gateway-base-model-name");
 const REQUEST_ID: FieldName = FieldName::new("x-request-id");
 const ENDPOINT: FieldName = FieldName::new("x-penstock-endpoint");
 const DECISION: FieldName = FieldName::new("x-penstock-decision");
@@ -20,10 +22,11 @@ const OBJECTIVES: [&str; 2] = [
     "x-llm-d-inference-objective",
 ];
 /// Prefixes of names that only a gateway may set.
-const RESERVED: [&str; 3] = [
+const RESERVED: [&str; 4] = [
     "x-gateway-destination-endpoint",
     "x-prefiller-",
     "x-gateway-model-name",
+    "x-gateway-base-model-name",
 ];
 /// A longer request id is replaced.
 const MOST_ID_BYTES: usize = 128;
@@ -103,9 +106,9 @@ pub(crate) fn respond(x: &Exchange, head: &mut ResponseHead) {
         head.put(REQUEST_ID, x.id.as_bytes());
     }
     if let Some(rule) = &x.rule {
-        crate::policies::headers::edit_response(&rule.filters.response_headers, head);
+        crate::policies::response(&rule.filters, x, head);
         if let Some(backend) = rule.backends.get(x.backend) {
-            crate::policies::headers::edit_response(&backend.filters.response_headers, head);
+            crate::policies::response(&backend.filters, x, head);
         }
     }
     if !x.explain {

@@ -120,11 +120,20 @@ impl Live {
             .and_then(|served| served.tls.clone())
     }
 
-    pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
+    /// What a backend or a mirror leads to.
+    pub(crate) fn backend(&self, target: &config::Target) -> Option<Arc<Pool>> {
+        match target {
+            config::Target::Pool(pool) => self.pool(&pool.name),
+            config::Target::Service(service) => self.service(service),
+            config::Target::Invalid { .. } => None,
+        }
+    }
+
+    fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
         self.pools.get(name).cloned()
     }
 
-    pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
+    fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
         // By reference: no name is copied to look it up.
         let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
         self.services

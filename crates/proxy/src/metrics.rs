@@ -117,6 +117,8 @@ pub(crate) struct Counted {
     /// HTTP/2 connections closed because of what they sent.
     pub(crate) floods: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) mirrored: AtomicU64,
+    pub(crate) mirrors_dropped: AtomicU64,
 }
 
 /// The handle by which a worker counts.

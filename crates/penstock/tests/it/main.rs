@@ -38,6 +38,7 @@ mod memory;
 mod names;
 mod over2;
 mod picker;
+mod policies;
 mod privacy;
 mod queue;
 mod readme;
