@@ -26,6 +26,7 @@ async fn serve(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         access_log: args.access_log,
         explain: !args.no_explain_headers,
         drain_timeout: args.drain_timeout,
+        limits: args.limits.limits(),
     };
     run::serve_fed(serve, Source::from_stream(following), tasks).await
 }

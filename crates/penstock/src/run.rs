@@ -50,6 +50,7 @@ pub(crate) struct Serve {
     pub(crate) access_log: String,
     pub(crate) explain: bool,
     pub(crate) drain_timeout: Duration,
+    pub(crate) limits: Limits,
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -61,6 +62,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         access_log: args.access_log.clone(),
         explain: !args.no_explain_headers,
         drain_timeout: args.drain_timeout,
+        limits: args.limits.limits(),
     };
     let admin_listener = bind_admin(options.admin).await?;
     let source = match Source::open(&args, &tasks, &servers).await {
@@ -192,7 +194,7 @@ fn settings(options: &Serve) -> anyhow::Result<Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Settings {
         workers: options.workers.unwrap_or(cores),
-        limits: Limits::default(),
+        limits: options.limits.clone(),
         log: access_log(&options.access_log)?,
         explain: options.explain,
         seed: seed(),

@@ -107,4 +107,6 @@ pub(crate) struct ProxyArgs {
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
+    #[command(flatten)]
+    pub(crate) limits: super::LimitArgs,
 }

@@ -38,6 +38,7 @@ mod reload;
 mod retries;
 mod scripted;
 mod servers;
+mod silence;
 mod streams;
 mod stress;
 mod telemetry;

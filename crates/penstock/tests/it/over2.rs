@@ -81,6 +81,13 @@ impl Http2 {
         Begun { response, send }
     }
 
+    /// Begins a request whose body the test sends.
+    pub(crate) fn begin_unfinished(&self, request: Request<()>) -> Begun {
+        let mut sender = soon(self.sender.clone().ready()).unwrap();
+        let (response, send) = sender.send_request(request, false).unwrap();
+        Begun { response, send }
+    }
+
     pub(crate) fn open(&self, path: &str, body: &str) -> Open2 {
         self.begin(post(path), body.as_bytes()).open()
     }

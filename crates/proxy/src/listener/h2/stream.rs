@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Held};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::{bounded, too_large};
+use crate::listener::h1::{body_late, bounded, too_large};
 use crate::worker::OutBuffer;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -158,6 +158,7 @@ impl Stream {
             return Ok(());
         }
         let mut seen = usize::MAX;
+        let mut stalled = false;
         let sent = poll_fn(|cx| {
             let sent = self.poll_send(cx);
             if sent.is_ready() {
@@ -167,14 +168,22 @@ impl Stream {
                 seen = self.unsent.len();
                 self.deadline.set(clock::now() + limits.write_stall);
             }
-            if self.poll_gone(cx).is_ready() || self.deadline.poll_passed(cx) {
+            stalled = self.deadline.poll_passed(cx);
+            if stalled || self.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Gone));
             }
             Poll::Pending
         })
         .await;
         self.deadline.clear();
-        sent.map_err(|Gone| self.left())
+        sent.map_err(|Gone| {
+            let left = self.left();
+            if stalled {
+                Failure::client_stalled()
+            } else {
+                left
+            }
+        })
     }
 
     /// Ends a body whose length was not told, with trailers if there are any.
@@ -313,8 +322,9 @@ async fn body_of(
     body: &mut OutBuffer,
     (limits, held): (&Limits, &Share),
 ) -> Result<(), Failure> {
+    let started = clock::coarse();
     loop {
-        stream.deadline.set(clock::coarse() + limits.body_idle);
+        stream.deadline.set(limits.body_due(started, body.len()));
         let part = poll_fn(|cx| match incoming.poll_data(cx) {
             Poll::Pending if stream.deadline.poll_passed(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
@@ -334,10 +344,7 @@ async fn body_of(
                 return Err(Failure::client_gone(Phase::Body));
             }
             Some(None) => return Ok(()),
-            None => {
-                let message = format!("no byte of the request body within {:?}", limits.body_idle);
-                return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
-            }
+            None => return Err(body_late(limits)),
         }
     }
 }
