@@ -23,7 +23,7 @@ impl Drop for Running {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    _process: Running,
+    process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Files that it was started from.
@@ -70,13 +70,17 @@ impl Gateway {
             .spawn()
             .unwrap();
         let gateway = Self {
-            _process: Running(child),
+            process: Running(child),
             address,
             admin,
             folder: None,
         };
         wait_until(|| get(admin, "/readyz").is_some_and(|answer| answer.status == 200));
         gateway
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// In front of these servers.

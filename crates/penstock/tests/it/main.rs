@@ -29,6 +29,7 @@ mod gateway;
 mod grpc;
 mod http2;
 mod late;
+mod measures;
 mod names;
 mod over2;
 mod privacy;

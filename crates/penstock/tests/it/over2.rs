@@ -43,7 +43,11 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::over(async move { tokio::net::TcpStream::connect(address).await.unwrap() })
+        Self::over(async move {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream
+        })
     }
 
     /// Over whatever stream `dial` gives.
