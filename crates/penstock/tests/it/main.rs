@@ -23,6 +23,7 @@ mod docs;
 mod errors;
 mod events;
 mod explain;
+mod failover;
 mod files;
 mod floods;
 mod gateway;
