@@ -32,7 +32,7 @@ mod upstream;
 mod worker;
 
 pub use access_log::AccessLog;
-pub use limits::{Http2Limits, Limits};
+pub use limits::{Http2Limits, Limits, NAMED_LIMITS, NamedLimit};
 pub use listener::bind::explain as explain_bind_error;
 pub use live::{Applied, Bound, Live, Members, Proxy, Settings};
 pub use memory::{Holder, MemoryView, PoolMemory};
