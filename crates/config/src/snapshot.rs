@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::base_models::BaseModels;
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::table::RouteTable;
@@ -41,6 +42,8 @@ pub struct Bind {
     pub listeners: Vec<Arc<Listener>>,
     #[serde(skip)]
     pub(crate) hosts: crate::host::HostIndex,
+    #[serde(skip)]
+    pub(crate) has_base_models: bool,
 }
 
 impl PartialEq for Bind {
@@ -69,6 +72,9 @@ pub struct Listener {
     pub trust_inference_headers: bool,
     /// Whether pools behind it are picked from by the built-in picker, whatever picker they name.
     pub built_in_picker: bool,
+    /// What requests are told about the base of their model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_models: Option<Arc<BaseModels>>,
     /// Its routes.
     pub routes: RouteTable,
 }

@@ -5,12 +5,17 @@
 //! The access log line and the metrics are projections of it.
 
 use crate::failure::Failure;
+use crate::memory::{Charge, Full, Use};
+use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use config::Rule;
 use http1::RequestHead;
 use llm::{Api, Peek, Usage};
 use picker::{EndpointId, Micros};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Room for hashes that a connection keeps from request to request: those of 128 KiB of prompt.
+const MOST_KEPT_HASHES: usize = 256;
 
 /// Everything known about one request.
 #[derive(Debug)]
@@ -77,18 +82,20 @@ pub(crate) struct Held {
     pub(crate) buffer: HeldBuffer,
     pub(crate) start: usize,
     pub(crate) end: usize,
+    /// What a body that came with more than one read has of the account.
+    pub(crate) _charge: Option<Charge>,
 }
 
 /// Small bodies are copied out of the read buffer; large ones take the buffer itself.
 #[derive(Debug)]
 pub(crate) enum HeldBuffer {
-    Owned(crate::worker::OutBuffer),
+    Owned(OutBuffer),
     Read(crate::worker::Scratch),
 }
 
 impl Default for HeldBuffer {
     fn default() -> Self {
-        Self::Owned(crate::worker::OutBuffer::empty())
+        Self::Owned(OutBuffer::empty())
     }
 }
 
@@ -102,17 +109,55 @@ impl Held {
     }
 
     /// A body that was put together, such as one with another model name.
-    pub(crate) fn own(bytes: crate::worker::OutBuffer) -> Self {
+    pub(crate) fn own(bytes: OutBuffer, charge: Option<Charge>) -> Self {
         Self {
             start: 0,
             end: bytes.len(),
             buffer: HeldBuffer::Owned(bytes),
+            _charge: charge,
         }
     }
 
     /// Gives the memory back: no retry needs it any more.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// A request body while it is received: it grows within the account.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    bytes: OutBuffer,
+    charge: Charge,
+    /// Of the largest body that may come.
+    most: usize,
+}
+
+impl Growing {
+    /// `most`: its announced length, or the limit where none was announced.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            bytes: OutBuffer::take(),
+            charge: Charge::none(Use::Bodies),
+            most,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes one read more.
+    pub(crate) fn extend(&mut self, part: &[u8]) -> Result<(), Full> {
+        self.charge.admit(cost_of(self.bytes.len() + part.len()))?;
+        // A chunk's framing is not in `most`, the last read may be beyond the limit.
+        self.bytes.make_room(part.len(), self.most + SCRATCH_BYTES);
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    pub(crate) fn done(self) -> Held {
+        Held::own(self.bytes, Some(self.charge))
     }
 }
 
@@ -208,6 +253,9 @@ impl Exchange {
     pub(crate) fn clear(&mut self) {
         self.head.clear();
         self.body.release();
+        if self.chain.capacity() > MOST_KEPT_HASHES {
+            self.chain = Vec::new();
+        }
         self.id.clear();
         self.api = Api::Other;
         self.peek = None;

@@ -80,7 +80,11 @@ pub(crate) enum Cause {
     Cut,
     /// The client went away.
     ClientGone,
+    /// The client has not taken any byte for too long.
+    ClientStalled,
     RouteTimeout,
+    /// The process holds as much memory as it may.
+    Memory,
 }
 
 /// What went wrong, whole.
@@ -152,7 +156,9 @@ impl Cause {
             Self::EngineErrorFirst { status } => (status, "engine_error", SERVER, Engine, Budgeted),
             Self::Cut => (502, "stream_cut", SERVER, Engine, Never),
             Self::ClientGone => (499, "client_gone", INVALID, Client, Never),
+            Self::ClientStalled => (499, "client_stalled", INVALID, Client, Never),
             Self::RouteTimeout => (504, "request_timeout", SERVER, Gateway, Never),
+            Self::Memory => (503, "memory", SERVER, Gateway, Never),
         };
         Row {
             status,
@@ -199,6 +205,11 @@ impl Failure {
 
     pub(crate) fn client_gone(phase: Phase) -> Self {
         Self::new(phase, Cause::ClientGone, "the client closed the connection")
+    }
+
+    pub(crate) fn client_stalled() -> Self {
+        let message = "the client took no byte of its answer in time";
+        Self::new(Phase::Stream, Cause::ClientStalled, message)
     }
 
     pub(crate) fn text(&self) -> ErrorText<'_> {

@@ -15,7 +15,8 @@ use crate::failure::{Cause, Failure, Phase, Retry};
 use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
-use crate::pool::decisions::Record;
+use crate::memory::ACCOUNT;
+use crate::pool::decisions::{self, Record};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::relay::{self, Way};
@@ -25,6 +26,7 @@ use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 /// What stays the same over all tries of one request.
@@ -114,7 +116,7 @@ pub(crate) async fn forward(
         // Allowed is not enough: there may be nobody left to try.
         if !x.attempts.is_empty() {
             let retries = &local.metrics.counted.retries;
-            retries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            retries.fetch_add(1, Relaxed);
         }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
             Ok(()) => break,
@@ -127,11 +129,28 @@ pub(crate) async fn forward(
         if !again {
             return Err(failure);
         }
+        if let Some(retry) = retry::of_route(x) {
+            Box::pin(pause(&sending, client, retry.backoff, failure)).await?;
+        }
     }
     if let Some(session) = x.picking.take() {
         session.finish(local);
     }
     Ok(())
+}
+
+/// Between two tries, as far apart as the route wants; `failure` stands if there is no time left.
+async fn pause(
+    sending: &Sending<'_>,
+    client: &mut Client,
+    backoff: std::time::Duration,
+    failure: Failure,
+) -> Result<(), Failure> {
+    let until = clock::now() + backoff;
+    if sending.due.is_some_and(|due| due < until) {
+        return Err(failure);
+    }
+    attempt::watching(client, sending.limits, tokio::time::sleep(backoff)).await
 }
 
 /// Hashes the prompt into its chain of blocks.
@@ -158,7 +177,11 @@ async fn pick(
     x: &mut Exchange,
     targets: &[Target],
 ) -> Result<(Lease, Decision), Failure> {
-    let exclude: Vec<_> = x.attempts.iter().map(|attempt| attempt.endpoint).collect();
+    let exclude = if x.attempts.is_empty() {
+        Vec::new()
+    } else {
+        retry::left_out(sending.pool, x)
+    };
     let peek = x.peek.as_ref();
     let prompt_bytes = peek.map_or(0, llm::Peek::prompt_bytes);
     let ask = Ask {
@@ -180,6 +203,8 @@ async fn pick(
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
         Step::Refuse(why) => Err(refused(x, sending.pool, &why)),
+        // Whoever waits holds its body meanwhile.
+        Step::Wait(_) if ACCOUNT.is_over() => Err(ACCOUNT.refuse(Phase::Queue)),
         Step::Wait(waiting) => {
             let from = clock::now();
             client.set_deadline(sending.due);
@@ -239,6 +264,7 @@ async fn one(
         failure: None,
     });
     let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
+    x.timings.ended = clock::now();
     lease.settle(outcome(x, served.as_ref().err()));
     if let Some(usage) = &x.response.usage
         && served.is_ok()
@@ -258,7 +284,7 @@ async fn answered(
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
     let status = begun.reply.status();
-    if retry::is_engine_trouble(status) && sending.has_another(x) {
+    if status >= 400 && retry::may_be_better(x, status, sending.has_another(x)) {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {
@@ -347,12 +373,13 @@ fn remember(
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
     let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
+    let [id, model] = decisions::texts([&x.id, &x.model]);
     pool.decisions.push(Record {
         decision: x.decision,
-        id: x.id.clone(),
+        id,
         unix_ms: clock::unix_millis(started),
         pool: pool.name().clone(),
-        model: x.model.clone(),
+        model,
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),
         status: if retried && !x.response.is_bound() {

@@ -7,9 +7,10 @@
 use crate::access_log::AccessLog;
 use crate::limits::Limits;
 use crate::listener::{Accepting, bind};
+use crate::memory::{self, ACCOUNT, MemoryView};
 use crate::metrics::Metrics;
 use crate::pool::decisions::Decisions;
-use crate::pool::{Pool, Resolved, Wanted, scrape};
+use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
 use crate::worker::{Command, Worker};
 use arc_swap::ArcSwap;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub explain: bool,
     /// Seed of draws for weights and identifiers.
     pub seed: u64,
+    /// Most bytes that the process may hold; `None`: as many as it takes.
+    pub memory: Option<usize>,
 }
 
 /// What all workers share.
@@ -48,7 +51,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) explain: bool,
     pub(crate) seed: u64,
+    /// Cancelled when nothing new is taken any more.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when the last request has ended.
+    pub(crate) ended: CancellationToken,
     decision: AtomicU64,
 }
 
@@ -114,11 +120,20 @@ impl Live {
             .and_then(|served| served.tls.clone())
     }
 
-    pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
+    /// What a backend or a mirror leads to.
+    pub(crate) fn backend(&self, target: &config::Target) -> Option<Arc<Pool>> {
+        match target {
+            config::Target::Pool(pool) => self.pool(&pool.name),
+            config::Target::Service(service) => self.service(service),
+            config::Target::Invalid { .. } => None,
+        }
+    }
+
+    fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
         self.pools.get(name).cloned()
     }
 
-    pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
+    fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
         // By reference: no name is copied to look it up.
         let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
         self.services
@@ -196,6 +211,7 @@ impl Proxy {
     /// # Errors
     /// Threads or runtimes that cannot be made.
     pub fn start(settings: Settings) -> io::Result<Self> {
+        ACCOUNT.set_ceiling(settings.memory);
         let alive = Arc::<AtomicU64>::default();
         let empty = Live {
             version: 0,
@@ -213,6 +229,7 @@ impl Proxy {
             explain: settings.explain,
             seed: settings.seed,
             stop: CancellationToken::new(),
+            ended: CancellationToken::new(),
             decision: AtomicU64::new(1),
         });
         let workers = (0..settings.workers.max(1))
@@ -225,9 +242,10 @@ impl Proxy {
             telemetry: TaskTracker::new(),
             alive,
         };
+        let (shared, decisions) = (proxy.shared.clone(), proxy.decisions.clone());
         proxy
             .telemetry
-            .spawn(scrape::expire_queues(proxy.shared.clone()));
+            .spawn(scrape::expire_queues(shared, decisions));
         Ok(proxy)
     }
 
@@ -235,7 +253,7 @@ impl Proxy {
     pub fn apply(&self, snapshot: Arc<Snapshot>, members: &Members) -> Applied {
         let old = self.shared.live.load_full();
         let (binds, fresh, report) = self.binds(&old, &snapshot);
-        let pools = snapshot
+        let pools: IndexMap<_, _, _> = snapshot
             .pools
             .iter()
             .map(|(name, config)| {
@@ -262,6 +280,7 @@ impl Proxy {
                 (key.clone(), pool)
             })
             .collect();
+        pool::share_indexes(&pools);
         let version = old.version + 1;
         let kept: Vec<SocketAddr> = binds.iter().map(|served| served.address).collect();
         let alive = Alive::new(&self.alive);
@@ -452,16 +471,32 @@ impl Proxy {
         &self.shared.log
     }
 
-    /// Stops accepting, lets requests end, and waits for the workers. Blocks.
+    /// Notes what the process holds before there is traffic; call it once all is set up.
+    pub fn note_program_memory(&self) {
+        memory::note_program();
+    }
+
+    /// Who holds how much memory.
+    pub fn memory(&self) -> MemoryView {
+        let live = self.live();
+        let (decisions, series) = (self.decisions.bytes(), self.shared.metrics.bytes());
+        memory::refresh(&live, decisions, series);
+        memory::view(&live)
+    }
+
+    /// Stops accepting, lets requests end, also those that wait for a turn, and waits for the
+    /// workers and for the lines of the access log. Blocks.
     pub fn stop(mut self) {
         self.shared.stop.cancel();
+        for worker in &mut self.workers {
+            worker.join();
+        }
+        self.shared.ended.cancel();
         for pool in self.live().all_pools() {
             pool.sync(&[]);
             pool.ask_of(None, &[], &self.telemetry);
         }
-        for worker in &mut self.workers {
-            worker.join();
-        }
+        self.shared.log.finish();
     }
 }
 

@@ -117,6 +117,8 @@ pub(crate) struct Counted {
     /// HTTP/2 connections closed because of what they sent.
     pub(crate) floods: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) mirrored: AtomicU64,
+    pub(crate) mirrors_dropped: AtomicU64,
 }
 
 /// The handle by which a worker counts.
@@ -140,6 +142,23 @@ impl Metrics {
             counted,
             known: RefCell::default(),
         }
+    }
+}
+
+impl Metrics {
+    /// Memory of all series, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let workers = self.workers.lock();
+        let of = |worker: &Arc<Counted>| {
+            let names: usize = worker
+                .series
+                .lock()
+                .iter()
+                .map(|((pool, model), _)| pool.len() + model.len() + size_of::<Series>())
+                .sum();
+            names + size_of::<Counted>()
+        };
+        workers.iter().map(of).sum()
     }
 }
 

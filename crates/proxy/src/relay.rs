@@ -5,6 +5,8 @@
 //! then forwards what each read brings with one write, waits for a slow client before it reads on,
 //! scans the bytes on the side, and watches for the client to leave.
 
+mod ends;
+mod heartbeat;
 mod picking;
 mod reply;
 
@@ -18,6 +20,11 @@ use crate::pool::lease::Lease;
 use crate::tunnel;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
+use ends::{
+    broken, closed_early, closed_mid_stream, idle, late, not_a_stream, out_of_time,
+    reset_mid_stream, vanished, vanished_mid_stream,
+};
+use heartbeat::Heartbeat;
 use picker::Micros;
 pub(crate) use picking::answered;
 pub(crate) use reply::Reply;
@@ -83,7 +90,27 @@ impl HeadDeadline<'_> {
 
 /// When a wait until `due` looks whether the endpoint is still there.
 fn look_by(due: Micros, limits: &Limits) -> Micros {
-    due.min(clock::coarse() + limits.vanished)
+    due.min(clock::coarse() + limits.look)
+}
+
+/// What is to be done when a wait for the decision has lasted until it looks around.
+async fn look(
+    client: &mut Client,
+    x: &Exchange,
+    (deadline, limits): (&HeadDeadline<'_>, &Limits),
+    heartbeat: &mut Heartbeat,
+) -> Result<(), Failure> {
+    if clock::now() >= deadline.due {
+        return Err(late(deadline.cause));
+    }
+    if deadline.endpoint.reach.is_gone_for(limits.vanished) {
+        return Err(vanished());
+    }
+    if x.response.owes_event {
+        heartbeat.beat(client, x, Micros(0), limits).await?;
+    }
+    client.set_deadline(Some(look_by(deadline.due, limits)));
+    Ok(())
 }
 
 /// A decided answer: the reply and the bytes for the client that are ready so far.
@@ -119,6 +146,7 @@ pub(crate) async fn begin(
     let mut ready = OutBuffer::take();
     let mut received = false;
     let mut opened = false;
+    let mut heartbeat = Heartbeat::new();
     client.set_deadline(Some(look_by(deadline.due, limits)));
     loop {
         let event = match x.picking {
@@ -136,12 +164,8 @@ pub(crate) async fn begin(
                 client.set_deadline(Some(look_by(deadline.due, limits)));
                 continue;
             }
-            Event::Late if clock::now() >= deadline.due => return Err(late(deadline.cause)),
-            Event::Late if deadline.endpoint.reach.is_gone_for(limits.vanished) => {
-                return Err(vanished());
-            }
             Event::Late => {
-                client.set_deadline(Some(look_by(deadline.due, limits)));
+                look(client, x, (&deadline, limits), &mut heartbeat).await?;
                 continue;
             }
         };
@@ -271,6 +295,7 @@ pub(crate) async fn finish(
     }
     if !x.response.head_sent {
         head = OutBuffer::take();
+        x.keep_alive &= !client.is_draining();
         reply.write_head(x, &mut head);
         x.response.head_sent = true;
         x.response.status = reply.status();
@@ -317,16 +342,18 @@ async fn stream(
     reply: &mut Reply,
 ) -> Result<(), Failure> {
     let limits = way.limits;
+    let mut heartbeat = Heartbeat::new();
     let mut heard = true;
-    let mut idle_at = Micros(0);
+    let mut heard_at = Micros(0);
     while !reply.is_done() {
         client.flush(limits).await?;
         let now = clock::coarse();
         if core::mem::take(&mut heard) {
-            idle_at = now + limits.stream_idle;
+            heard_at = now;
         }
+        let idle_at = heard_at + limits.stream_idle;
         let due = way.due.map_or(idle_at, |due| due.min(idle_at));
-        client.set_deadline(Some(due.min(now + limits.vanished)));
+        client.set_deadline(Some(due.min(now + limits.look)));
         let failure = match next(client, way.upstream, limits).await {
             Event::Bytes(scratch, count) if count > 0 => {
                 forward(client, reply, (scratch, count)).await?;
@@ -341,10 +368,14 @@ async fn stream(
             Event::ClientGone if reply.has_end_mark() => return Ok(()),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Stream)),
             Event::Late if clock::now() < due => {
-                if !way.endpoint.reach.is_gone_for(limits.vanished) {
+                if way.endpoint.reach.is_gone_for(limits.vanished) {
+                    vanished_mid_stream()
+                } else {
+                    if reply.is_between_events() {
+                        heartbeat.beat(client, x, heard_at, limits).await?;
+                    }
                     continue;
                 }
-                vanished_mid_stream()
             }
             Event::Late if due < idle_at => out_of_time(),
             Event::Late => idle(limits),
@@ -407,85 +438,4 @@ async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: F
         let _ = client.flush(limits).await;
     }
     failure
-}
-
-fn broken(error: &io::Error, received: bool) -> Failure {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset if !received => Failure::new(
-            Phase::Head,
-            Cause::ClosedEarly,
-            "the endpoint reset the connection before it answered",
-        ),
-        _ => Failure::new(
-            Phase::Head,
-            Cause::Reset,
-            format!("the connection to the endpoint broke: {error}"),
-        ),
-    }
-}
-
-fn closed_early(received: bool) -> Failure {
-    if received {
-        Failure::new(
-            Phase::Head,
-            Cause::Reset,
-            "the endpoint closed the connection within its response head",
-        )
-    } else {
-        Failure::new(
-            Phase::Head,
-            Cause::ClosedEarly,
-            "the endpoint closed the connection before it answered",
-        )
-    }
-}
-
-fn late(cause: Cause) -> Failure {
-    Failure::new(
-        Phase::Head,
-        cause,
-        "the endpoint did not begin its answer in time",
-    )
-}
-
-fn not_a_stream(status: u16) -> Failure {
-    let message = format!("a stream was begun, and another endpoint answered {status} without one");
-    Failure::new(Phase::Head, Cause::BadResponse, message)
-}
-
-/// As good as closed: nobody is there any more who would answer on this connection.
-fn vanished() -> Failure {
-    let message = "the endpoint refuses connections and has not begun its answer";
-    Failure::new(Phase::Head, Cause::ClosedEarly, message)
-}
-
-fn vanished_mid_stream() -> Failure {
-    let message = "the endpoint refuses connections and fell silent in mid-answer";
-    Failure::new(Phase::Stream, Cause::Cut, message)
-}
-
-fn closed_mid_stream() -> Failure {
-    Failure::new(
-        Phase::Stream,
-        Cause::Cut,
-        "the endpoint closed the connection before its answer was complete",
-    )
-}
-
-fn reset_mid_stream(error: &io::Error) -> Failure {
-    Failure::new(
-        Phase::Stream,
-        Cause::Cut,
-        format!("the connection to the endpoint broke in mid-answer: {error}"),
-    )
-}
-
-fn out_of_time() -> Failure {
-    let message = "the route's request timeout passed in mid-answer";
-    Failure::new(Phase::Stream, Cause::RouteTimeout, message)
-}
-
-fn idle(limits: &Limits) -> Failure {
-    let message = format!("the endpoint sent nothing for {:?}", limits.stream_idle);
-    Failure::new(Phase::Stream, Cause::StreamIdle, message)
 }

@@ -2,6 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
+use crate::headers;
 use crate::live::Live;
 use config::{RequestView, RouteMatch};
 use http1::RequestHead;
@@ -46,6 +47,11 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
         let (host, message) = (x.head.host(), "this connection was made to");
         let message = format!("{message} {named}, and {host} is another listener's");
         return Err(Failure::new(Phase::Route, Cause::Misdirected, message));
+    }
+    if !x.model.is_empty()
+        && let Some(base) = bind.base_model(x.head.host(), &x.model)
+    {
+        x.head.put(headers::BASE_MODEL_NAME, base.as_bytes());
     }
     match bind.route(&View(&x.head)) {
         RouteMatch::Found {

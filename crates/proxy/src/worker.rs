@@ -8,9 +8,11 @@
 use crate::deadline;
 use crate::listener::{self, Accepting};
 use crate::live::Shared;
+use crate::memory::{ACCOUNT, Use};
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,11 +26,28 @@ pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps; more than this are freed. Enough that some dozens of large
 /// requests at a time do not allocate and clear a buffer each.
 const SPARE_BUFFERS: usize = 96;
+/// Spare growable buffers are not larger than this, but for a few.
+const SMALL_BYTES: usize = 16 << 10;
+/// Spare growable buffers up to [`LARGE_BYTES`].
+const SPARE_LARGE: usize = 8;
+const LARGE_BYTES: usize = 4 * SCRATCH_BYTES;
+/// A growable buffer moves to pages of its own when it would become larger than this.
+const OWN_PAGES_FROM: usize = 1 << 20;
+/// Allocations of this size are pages of their own for as long as they live, whatever was
+/// allocated before (the C library's threshold rises with use, up to 32 MiB): their memory is free
+/// at once when they are dropped. Pages that are not touched cost nothing.
+const PAGES_OF_THEIR_OWN: usize = 33 << 20;
+/// What the kernel may give where one byte is touched.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// How often a worker looks at deadlines and hands over lines of the access log.
+pub const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static RESPONSE_HEADS: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -42,10 +61,23 @@ impl Scratch {
         let mut buffer = LAST.take();
         if buffer.is_empty() {
             let spare = SPARE.with_borrow_mut(Vec::pop);
-            buffer = spare.unwrap_or_else(|| vec![0; SCRATCH_BYTES]);
+            buffer = spare.unwrap_or_else(new_scratch);
         }
         Self(buffer)
     }
+}
+
+#[cold]
+fn new_scratch() -> Vec<u8> {
+    ACCOUNT.add(Use::ReadBuffers, SCRATCH_BYTES);
+    vec![0; SCRATCH_BYTES]
+}
+
+/// Frees the spare buffers of this worker.
+fn free_spares() {
+    let spares = SPARE.take();
+    ACCOUNT.give_back(Use::ReadBuffers, spares.len() * SCRATCH_BYTES);
+    LARGE.take();
 }
 
 impl Deref for Scratch {
@@ -70,8 +102,19 @@ impl Drop for Scratch {
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < SPARE_BUFFERS {
                 spare.push(before);
+            } else {
+                ACCOUNT.give_back(Use::ReadBuffers, SCRATCH_BYTES);
             }
         });
+    }
+}
+
+/// What a growable buffer of so many bytes costs.
+pub(crate) fn cost_of(bytes: usize) -> usize {
+    if bytes > OWN_PAGES_FROM {
+        bytes.next_multiple_of(HUGE_PAGE)
+    } else {
+        bytes
     }
 }
 
@@ -87,6 +130,33 @@ impl OutBuffer {
     /// No memory at all.
     pub(crate) fn empty() -> Self {
         Self(Vec::new())
+    }
+
+    /// Makes room for `more` bytes. A buffer that becomes large moves to pages of its own, with
+    /// room for `most` bytes, so that it never moves again.
+    pub(crate) fn make_room(&mut self, more: usize, most: usize) {
+        let wanted = self.0.len() + more;
+        if wanted <= self.0.capacity() {
+            return;
+        }
+        if wanted <= OWN_PAGES_FROM {
+            if (SMALL_BYTES..LARGE_BYTES).contains(&wanted)
+                && let Some(mut spare) = LARGE.with_borrow_mut(Vec::pop)
+            {
+                spare.extend_from_slice(&self.0);
+                *self = Self(spare);
+            }
+            return;
+        }
+        let mut large = Vec::new();
+        // Where the system does not promise pages that may never be touched, it grows as it must.
+        if large
+            .try_reserve_exact(most.max(PAGES_OF_THEIR_OWN))
+            .is_ok()
+        {
+            large.extend_from_slice(&self.0);
+            *self = Self(large);
+        }
     }
 }
 
@@ -106,16 +176,28 @@ impl DerefMut for OutBuffer {
 impl Drop for OutBuffer {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
-        if buffer.capacity() == 0 || buffer.capacity() > 4 * SCRATCH_BYTES {
+        if buffer.capacity() == 0 {
             return;
         }
         buffer.clear();
+        if buffer.capacity() > SMALL_BYTES {
+            return keep_large(buffer);
+        }
         HEADS.with_borrow_mut(|spare| {
             if spare.len() < SPARE_BUFFERS {
                 spare.push(buffer);
             }
         });
     }
+}
+
+#[cold]
+fn keep_large(buffer: Vec<u8>) {
+    LARGE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_LARGE && buffer.capacity() <= LARGE_BYTES {
+            spare.push(buffer);
+        }
+    });
 }
 
 /// An empty response head, with memory of an earlier one.
@@ -175,10 +257,23 @@ impl Worker {
     }
 }
 
-async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Command>) {
+async fn run(index: usize, shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Command>) {
+    let local = Rc::new_cyclic(|me| Local::new(index, &shared, me.clone()));
+    // Deadlines pass, and lines are handed over, until the last connection has ended.
+    tokio::select! {
+        () = serve(&local, &shared, inbox) => {}
+        () = tick(&local) => {}
+    }
+    local.log.borrow_mut().flush();
+}
+
+/// Accepts what it is told to, until told to stop and the last connection has ended.
+async fn serve(
+    local: &Rc<Local>,
+    shared: &Arc<Shared>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+) {
     let tasks = TaskTracker::new();
-    let local = std::rc::Rc::new(Local::new(index, &shared));
-    tasks.spawn_local(tick(local.clone(), shared.clone()));
     loop {
         let command = tokio::select! {
             command = inbox.recv() => command,
@@ -196,7 +291,8 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
     }
     tasks.close();
     tasks.wait().await;
-    local.log.borrow_mut().flush();
+    local.mirrors.close();
+    local.mirrors.wait().await;
 }
 
 /// What the requests of one worker share, besides the process-wide [`Shared`].
@@ -210,11 +306,19 @@ pub(crate) struct Local {
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: Cell<u64>,
+    /// For what outlives the request that began it.
+    pub(crate) me: Weak<Local>,
+    /// Copies of requests under way, and the bytes that they hold.
+    pub(crate) mirrors: TaskTracker,
+    pub(crate) mirrored: Cell<usize>,
 }
 
 impl Local {
-    fn new(index: usize, shared: &Arc<Shared>) -> Self {
+    fn new(index: usize, shared: &Arc<Shared>, me: Weak<Self>) -> Self {
         Self {
+            me,
+            mirrors: TaskTracker::new(),
+            mirrored: Cell::new(0),
             log: RefCell::new(shared.log.lines()),
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),
@@ -241,14 +345,11 @@ impl Local {
 }
 
 /// Ten times a second: deadlines that passed, log lines that wait, idle connections that are old.
-async fn tick(local: std::rc::Rc<Local>, shared: Arc<Shared>) {
-    let mut every = tokio::time::interval(Duration::from_millis(100));
+async fn tick(local: &Local) {
+    let mut every = tokio::time::interval(TICK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shared.stop.cancelled() => return,
-        }
+        every.tick().await;
         let now = crate::clock::now();
         deadline::fire(now);
         // An idle worker must not hold a configuration that has been replaced.
@@ -256,6 +357,9 @@ async fn tick(local: std::rc::Rc<Local>, shared: Arc<Shared>) {
         local.log.borrow_mut().flush();
         local.idle.expire(now);
         local.multiplexed.expire(now);
+        if ACCOUNT.is_over() {
+            free_spares();
+        }
     }
 }
 

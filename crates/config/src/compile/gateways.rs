@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::{Age, CONTROLLER_NAME, Placement};
+use crate::base_models::BaseModels;
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
@@ -44,6 +45,7 @@ pub(super) struct OurGateway {
     pub(super) parameters: GatewayParametersSpec,
     pub(super) listeners: Vec<ListenerState>,
     addresses: Vec<IpAddr>,
+    base_models: Option<Arc<BaseModels>>,
     /// Said when clients are let in whatever they show.
     insecure: Option<Condition>,
     /// What it shows to servers that ask for a certificate; or why it cannot.
@@ -143,6 +145,7 @@ impl Gateways {
                     tls: state.tls,
                     trust_inference_headers: trust,
                     built_in_picker,
+                    base_models: gateway.base_models.clone(),
                     routes: state.table.build(),
                 });
                 for address in &gateway.addresses {
@@ -253,6 +256,7 @@ impl OurGateway {
             parameters: GatewayParametersSpec::default(),
             listeners: listeners.collect(),
             addresses: Vec::new(),
+            base_models: BaseModels::of_namespace(objects, &name.namespace),
             insecure: certificates::insecure(spec),
             client_certificate: certificates::of_gateway(objects, name, spec),
             refusal: None,

@@ -15,7 +15,7 @@ use super::routes::AttachedRoute;
 use super::{models, pools, share};
 use crate::members;
 use crate::name::ObjectName;
-use crate::objects::http_route::HttpBackendReference;
+use crate::objects::http_route::{HttpBackendReference, HttpRouteFilter, HttpRouteRule};
 use crate::objects::service::ServiceType;
 use crate::objects::{GATEWAY_GROUP, HttpRoute, Kind, Objects, POOL_GROUP, POOL_GROUP_X, Service};
 use crate::rule::{Backend, Filters, Rule, Target};
@@ -33,21 +33,25 @@ pub(super) enum Resolved {
     Invalid { reason: Reason, message: String },
 }
 
-/// The references of a route, rule by rule.
+/// The references of a route, rule by rule: first those of backends, then those of mirrors.
 pub(super) fn resolve(
     objects: &Objects,
     name: &ObjectName,
     route: &HttpRoute,
 ) -> Vec<Vec<Resolved>> {
     let rules = route.spec.rules.as_deref().unwrap_or_default();
-    let one = |reference| {
+    let one = |reference: &HttpBackendReference| {
         resolve_one(objects, name, reference)
             .unwrap_or_else(|(reason, message)| Resolved::Invalid { reason, message })
     };
-    rules
-        .iter()
-        .map(|rule| rule.backend_refs.iter().map(one).collect())
-        .collect()
+    let rules = rules.iter().map(|rule| {
+        let mirrors = rule
+            .mirrors()
+            .map(|mirror| one(&(&mirror.backend_ref).into()));
+        let backends = rule.backend_refs.iter().map(one);
+        backends.chain(mirrors).collect()
+    });
+    rules.collect()
 }
 
 fn resolve_one(
@@ -267,7 +271,8 @@ impl<'a> Linker<'a> {
         let spec = route.object.spec.rules.as_deref().unwrap_or_default();
         let rules = route.lowered.rules.iter().map(|lowered| {
             let position = lowered.index as usize;
-            let written = spec.get(position).map(|rule| rule.backend_refs.as_slice());
+            let rule = spec.get(position);
+            let written = rule.map(|rule| rule.backend_refs.as_slice());
             let resolved = route.references.get(position).map(Vec::as_slice);
             let parts = written
                 .unwrap_or_default()
@@ -277,21 +282,47 @@ impl<'a> Linker<'a> {
             let backends = parts.map(|((reference, resolved), filters)| {
                 self.backend(reference, resolved, filters.as_ref())
             });
+            let mut backends: Vec<Backend> = backends.collect();
+            let mut filters = lowered.filters.clone();
+            let mirrors = resolved.and_then(|all| all.get(written.map_or(0, <[_]>::len)..));
+            let all = std::iter::once(&mut filters);
+            let all = all.chain(backends.iter_mut().map(|backend| &mut backend.filters));
+            self.lead_mirrors(all, rule, mirrors.unwrap_or_default());
             Rule {
                 route: route.name.clone(),
                 index: lowered.index,
                 name: lowered.name.clone(),
-                filters: lowered.filters.clone(),
+                filters,
                 backends: if lowered.fault.is_some() {
                     Vec::new()
                 } else {
-                    backends.collect()
+                    backends
                 },
                 timeouts: lowered.timeouts,
+                retry: lowered.retry.clone(),
                 fault: lowered.fault.clone(),
             }
         });
         rules.collect()
+    }
+
+    /// Gives the mirrors of each list of filters, in order, what their references lead to.
+    fn lead_mirrors<'f>(
+        &self,
+        filters: impl Iterator<Item = &'f mut Filters>,
+        rule: Option<&HttpRouteRule>,
+        mut resolved: &[Resolved],
+    ) {
+        let written = rule.into_iter().flat_map(HttpRouteRule::filter_lists);
+        for (filters, written) in filters.zip(written) {
+            let count = written.iter().filter_map(HttpRouteFilter::mirror).count();
+            let (own, rest) = resolved.split_at(count.min(resolved.len()));
+            resolved = rest;
+            let mirrors = filters.more.iter_mut().flat_map(|more| &mut more.mirrors);
+            for (mirror, resolved) in mirrors.zip(own) {
+                mirror.target = self.target(resolved);
+            }
+        }
     }
 
     fn backend(
@@ -300,30 +331,39 @@ impl<'a> Linker<'a> {
         resolved: &Resolved,
         filters: Result<&Filters, &String>,
     ) -> Backend {
+        let target = match filters {
+            Err(message) => Target::Invalid {
+                reason: message.as_str().into(),
+            },
+            Ok(_) => self.target(resolved),
+        };
+        Backend {
+            weight: reference.weight.map_or(1, |weight| weight.value()),
+            filters: filters.cloned().unwrap_or_default(),
+            target,
+        }
+    }
+
+    fn target(&self, resolved: &Resolved) -> Target {
         let invalid = |reason: &str| Target::Invalid {
             reason: reason.into(),
         };
-        let target = match (resolved, filters) {
-            (Resolved::Invalid { message, .. }, _) | (_, Err(message)) => invalid(message),
-            (Resolved::Pool(name), Ok(_)) => match self.pools.get(name) {
+        match resolved {
+            Resolved::Invalid { message, .. } => invalid(message),
+            Resolved::Pool(name) => match self.pools.get(name) {
                 _ if self.pool_faults.contains_key(name) => {
                     invalid(self.pool_faults.get(name).map_or("", String::as_str))
                 }
                 None => invalid("the pool is gone"),
                 Some(pool) => Target::Pool(pool.clone()),
             },
-            (Resolved::Service(port), Ok(_)) => {
+            Resolved::Service(port) => {
                 match (self.service_faults.get(port), self.services.get(port)) {
                     (Some(fault), _) => invalid(fault),
                     (None, None) => invalid("the service is gone"),
                     (None, Some(service)) => Target::Service(service.clone()),
                 }
             }
-        };
-        Backend {
-            weight: reference.weight.map_or(1, |weight| weight.value()),
-            filters: filters.cloned().unwrap_or_default(),
-            target,
         }
     }
 }

@@ -112,7 +112,8 @@ impl Collector for Gauges {
             }
         }
         pickers(&views, &mut encoder)?;
-        self.process(&mut encoder)
+        self.process(&mut encoder)?;
+        self.memory(&mut encoder)
     }
 }
 
@@ -205,5 +206,24 @@ impl Gauges {
             ConstGauge::new(value as f64).encode(family)?;
         }
         Ok(())
+    }
+
+    fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let memory = self.0.memory();
+        let help = "Memory by what it is held for; /debug/memory has more";
+        let mut family =
+            encoder.encode_descriptor("penstock_memory_bytes", help, None, MetricType::Gauge)?;
+        for holder in &memory.holders {
+            let labels = [("holder", holder.name)];
+            ConstGauge::new(holder.bytes as f64).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Memory that may be held; 0 where there is no limit";
+        let name = "penstock_memory_limit_bytes";
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(memory.limit.unwrap_or_default() as f64).encode(family)?;
+        let help = "Requests and answers that there was no memory for";
+        let name = "penstock_memory_refusals";
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(memory.refusals).encode(family)
     }
 }

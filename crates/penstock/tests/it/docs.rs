@@ -102,6 +102,20 @@ fn the_page_of_metrics_lists_what_is_scraped() {
     );
 }
 
+#[test]
+fn limits_that_can_be_set_are_listed() {
+    let page = text("docs/http.md");
+    let page = page.split("## Limits").nth(1).unwrap();
+    let table = page.split("\n\n").nth(1).unwrap();
+    let listed: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(3)?.split('`').nth(1))
+        .collect();
+    let known: Vec<&str> = proxy::NAMED_LIMITS.iter().map(|limit| limit.name).collect();
+    assert_eq!(listed.len(), known.len());
+    assert_eq!(listed, known.into_iter().collect());
+}
+
 /// Status, code, side and retry of each row of the failure table.
 fn failures() -> BTreeSet<[String; 4]> {
     let source = text("crates/proxy/src/failure.rs");

@@ -315,6 +315,11 @@ impl Reply {
         matches!(&self.scan, Scan::Stream(scan) if scan.at_event_border())
     }
 
+    /// Whether the client has a whole number of events, and the last one is still to come.
+    pub(crate) fn is_between_events(&self) -> bool {
+        self.at_event_border() && self.doubtful.is_empty() && !self.has_end_mark()
+    }
+
     /// One write: the head so far, then payload in our framing, or raw bytes.
     pub(crate) async fn send(
         &mut self,

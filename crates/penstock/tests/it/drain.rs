@@ -1,0 +1,145 @@
+//! The end of the process: nothing new is taken, what is under way ends as it began, and the log
+//! has every line.
+
+use crate::crowd::{CROWD, Says, sent, server, size};
+use crate::gateway::{Gateway, connect, read_answer, request, wait_until};
+use crate::over2::Http2;
+use crate::servers::{CHAT, Server, chat};
+use std::io::{BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+
+const DONE: &[u8] = b"data: [DONE]\n\n\r\n0\r\n\r\n";
+
+fn logged(server: SocketAddr, log: &Path, more: &[&str]) -> Gateway {
+    let endpoint = format!("http://{server}");
+    let log = log.to_str().unwrap();
+    let args = ["--endpoint", &endpoint, "--access-log", log];
+    Gateway::run(&[&args[..], &["--workers", "2"], more].concat())
+}
+
+fn lines(log: &Path) -> usize {
+    std::fs::read_to_string(log).unwrap().lines().count()
+}
+
+/// Reads an answer to its end: `None` where it was cut.
+async fn whole(mut stream: tokio::net::TcpStream) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    while !text.ends_with(DONE) {
+        if stream.read_buf(&mut text).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(text)
+}
+
+#[test]
+fn five_hundred_streams_end_before_the_process_does() {
+    let streams = size(500, 300);
+    let over_h2 = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.jsonl");
+    let server = server(Says::Events(
+        size(100, 30) as u32,
+        Duration::from_millis(50),
+    ));
+    let mut gateway = logged(server, &log, &[]);
+    let body = chat("llama", "hello", 100, true);
+    let asked = request(CHAT, &body, &[]);
+    let client = Http2::connect(gateway.address);
+    let open: Vec<_> = (0..over_h2).map(|_| client.open(CHAT, &body)).collect();
+    let reading: Vec<_> = (0..streams)
+        .map(|_| {
+            let (address, asked) = (gateway.address, asked.clone());
+            CROWD.spawn(async move { whole(sent(address, &asked).await?).await })
+        })
+        .collect();
+    let all = (streams + over_h2) as f64;
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == all);
+    let told = Instant::now();
+    gateway.signal("-TERM");
+    wait_until(|| TcpStream::connect(gateway.address).is_err());
+    let ended = CROWD.block_on(async {
+        let mut ended = 0;
+        for one in reading {
+            ended += usize::from(one.await.unwrap().is_some());
+        }
+        ended
+    });
+    assert_eq!(ended, streams);
+    for mut open in open {
+        let rest = open.rest().unwrap();
+        assert!(rest.ends_with(b"data: [DONE]\n\n"));
+    }
+    client.end().unwrap();
+    assert_eq!(gateway.ended(), Some(0));
+    println!(
+        "measured: {} streams ended whole, the process {:.1} s after SIGTERM",
+        streams + over_h2,
+        told.elapsed().as_secs_f32()
+    );
+    assert_eq!(lines(&log), streams + over_h2, "every line is in the log");
+}
+
+#[test]
+fn patience_is_bounded_and_the_log_has_what_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.jsonl");
+    let events = server(Says::Events(100_000, Duration::from_millis(10)));
+    let mut gateway = logged(events, &log, &["--drain-timeout", "300ms"]);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let mut refused = connect(gateway.address);
+    let endless = CROWD.block_on(sent(gateway.address, &asked)).unwrap();
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
+    refused
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+        .unwrap();
+    let answer = read_answer(&mut BufReader::new(refused)).unwrap();
+    assert_eq!(answer.status, 400);
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ended(), Some(1));
+    assert_eq!(CROWD.block_on(whole(endless)), None);
+    assert_eq!(lines(&log), 1, "what ended before has its line");
+}
+
+#[test]
+fn who_asked_before_the_end_is_told_that_the_connection_goes() {
+    let mock = Server::llama();
+    mock.fault("slow-head:ms=500");
+    let mut gateway = Gateway::over(&[&mock]);
+    gateway.knows(&["llama"]);
+    let mut stream = connect(gateway.address);
+    let asked = request(CHAT, &chat("llama", "hello", 3, false), &[]);
+    stream.write_all(asked.as_bytes()).unwrap();
+    wait_until(|| mock.running() == 1);
+    gateway.signal("-TERM");
+    let answer = read_answer(&mut BufReader::new(stream)).unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert_eq!(gateway.ended(), Some(0));
+}
+
+#[test]
+fn who_waits_for_a_turn_is_served_before_the_end() {
+    let server = server(Says::Events(10, Duration::from_millis(50)));
+    let plain = format!(
+        "pools: [{{name: chat, endpoints: [http://{server}], saturationSeconds: 0.0001}}]\n"
+    );
+    let mut gateway = Gateway::plain(&plain, &[]);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let ask = || {
+        let (address, asked) = (gateway.address, asked.clone());
+        CROWD.spawn(async move { whole(sent(address, &asked).await?).await })
+    };
+    let first = ask();
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
+    let second = ask();
+    wait_until(|| gateway.metric("penstock_queue_requests") == 1.0);
+    gateway.signal("-TERM");
+    for (name, one) in [("first", first), ("second", second)] {
+        assert!(CROWD.block_on(one).unwrap().is_some(), "{name}");
+    }
+    assert_eq!(gateway.ended(), Some(0));
+}
