@@ -46,6 +46,8 @@ const ROWS: &[Row] = &[
 ];
 
 /// Codes of `docs/errors.md` that other tests provoke, and the words by which they do.
+const EXTERNAL: &str = include_str!("external.rs");
+
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("client_gone", include_str!("books.rs"), "\"client_gone\""),
     ("misdirected_request", include_str!("tls.rs"), "421"),
@@ -55,6 +57,15 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "\"engine_error\"",
     ),
     ("stream_cut", include_str!("events.rs"), "\"stream_cut\""),
+    ("picker_unavailable", EXTERNAL, "\"picker_unavailable\""),
+    ("picker_timeout", EXTERNAL, "\"picker_timeout\""),
+    (
+        "picker_no_destination",
+        EXTERNAL,
+        "\"picker_no_destination\"",
+    ),
+    // Its text is the picker's.
+    ("picker_answer", EXTERNAL, "asked(\"answered\")"),
     ("memory", include_str!("memory.rs"), "\"memory\""),
     (
         "stream_idle_timeout",
