@@ -105,6 +105,32 @@ fn patience_is_bounded_and_the_log_has_what_ended() {
 }
 
 #[test]
+fn the_log_has_what_ended_just_before_a_second_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.jsonl");
+    let events = server(Says::Events(100_000, Duration::from_millis(10)));
+    let mut gateway = logged(events, &log, &[]);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let _endless = CROWD.block_on(sent(gateway.address, &asked)).unwrap();
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
+    let mut kept = BufReader::new(connect(gateway.address));
+    for _ in 0..3 {
+        let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+        kept.get_mut().write_all(models).unwrap();
+        assert_eq!(read_answer(&mut kept).unwrap().status, 200);
+    }
+    gateway.signal("-TERM");
+    gateway.signal("-TERM");
+    // The two may count as one; then patience is tried once more.
+    while gateway.process.0.try_wait().unwrap().is_none() {
+        gateway.signal("-TERM");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.ended(), Some(1));
+    assert_eq!(lines(&log), 3);
+}
+
+#[test]
 fn who_asked_before_the_end_is_told_that_the_connection_goes() {
     let mock = Server::llama();
     mock.fault("slow-head:ms=500");

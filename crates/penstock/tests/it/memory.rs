@@ -139,6 +139,7 @@ fn names_keys_and_prompts_without_end_are_bounded() {
     let gateway = limited(server(Says::Little), 64);
     let series = || {
         let page = get(gateway.admin, "/metrics").unwrap().body;
+        assert!(!page.contains("model-"), "a client's word is a label");
         page.lines().filter(|line| !line.starts_with('#')).count()
     };
     let clients = 4;
