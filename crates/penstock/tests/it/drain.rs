@@ -2,12 +2,13 @@
 //! has every line.
 
 use crate::crowd::{CROWD, Says, sent, server, size};
-use crate::gateway::{Gateway, connect, read_answer, request, wait_until};
+use crate::gateway::{Gateway, connect, free_address, penstock, read_answer, request, wait_until};
 use crate::over2::Http2;
 use crate::servers::{CHAT, Server, chat};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
@@ -102,6 +103,36 @@ fn patience_is_bounded_and_the_log_has_what_ended() {
     assert_eq!(gateway.ended(), Some(1));
     assert_eq!(CROWD.block_on(whole(endless)), None);
     assert_eq!(lines(&log), 1, "what ended before has its line");
+}
+
+#[test]
+fn lines_that_their_reader_has_not_taken_are_waited_for() {
+    let (address, admin) = (free_address(), free_address());
+    let listen = [address.to_string(), admin.to_string()];
+    let endpoint = format!("http://{}", server(Says::Little));
+    let mut command = penstock(&["run", "--endpoint", &endpoint, "--workers", "1"]);
+    command.args(["--listen", &listen[0], "--admin", &listen[1]]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut gateway = Gateway::started(&mut command, address, admin);
+    // More than a pipe holds.
+    let requests = 800;
+    let mut kept = BufReader::new(connect(address));
+    for _ in 0..requests {
+        let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+        kept.get_mut().write_all(models).unwrap();
+        assert_eq!(read_answer(&mut kept).unwrap().status, 200);
+    }
+    gateway.signal("-TERM");
+    wait_until(|| TcpStream::connect(address).is_err());
+    let mut log = String::new();
+    let mut pipe = gateway.process.0.stdout.take().unwrap();
+    pipe.read_to_string(&mut log).unwrap();
+    let lines = log
+        .lines()
+        .filter(|line| line.starts_with("{\"ts\""))
+        .count();
+    assert_eq!(lines, requests);
+    assert_eq!(gateway.ended(), Some(0));
 }
 
 #[test]
