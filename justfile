@@ -27,13 +27,13 @@ docs:
 
 # Penstock, the bare floor and its peers in one run: CPU, memory, instructions
 floor:
-    cargo build --release -p penstock -p bench
-    cargo run --release -q -p bench -- run
+    cargo build --release -p penstock
+    cargo run --profile floor -q -p bench -- run --penstock target/release/penstock
 
 # The same with options, for example: just bench --only 1k,paced --pairs 20
 bench *ARGS:
-    cargo build --release -p penstock -p bench
-    cargo run --release -q -p bench -- run {{ ARGS }}
+    cargo build --release -p penstock
+    cargo run --profile floor -q -p bench -- run --penstock target/release/penstock {{ ARGS }}
 
 # The tests of the simulator
 sim:

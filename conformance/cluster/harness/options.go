@@ -26,6 +26,7 @@ type options struct {
 	peer     string
 	version  string
 	accept   bool
+	long     bool     // trials for as long as was promised
 	extra    []string // flags of the suite itself
 }
 
@@ -43,6 +44,7 @@ func parseOptions(arguments []string) (options, error) {
 	flags.StringVar(&o.profiles, "profiles", "GATEWAY-HTTP", "profiles of the gateway suite")
 	flags.StringVar(&o.peer, "peer", "", "test this gateway instead of ours: envoy-gateway")
 	flags.StringVar(&o.version, "version", "unknown", "the product's version, for the report")
+	flags.BoolVar(&o.long, "long", false, "trials take as long as what they promise, not as what fits into every run")
 	flags.BoolVar(&o.accept, "accept", false, "write the tests that passed as the expectation")
 	rest := arguments[1:]
 	if i := slices.Index(rest, "--"); i >= 0 {
@@ -81,7 +83,7 @@ func (o *options) check() error {
 		}
 		*path = absolute
 	}
-	if o.test != "" && len(o.suites) != 1 {
+	if o.test != "" && len(o.suites) != 1 && o.command != "trials" {
 		return fmt.Errorf("--test needs the name of its suite: gie or gateway")
 	}
 	if o.accept && o.test != "" {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -187,6 +188,22 @@ func (c *Cluster) Kubectl(ctx context.Context, input string, arguments ...string
 		err = fmt.Errorf("kubectl %s: %w\n%s", strings.Join(arguments, " "), err, strings.TrimSpace(string(exit.Stderr)))
 	}
 	return string(output), err
+}
+
+// StopAPIServer ends the API server at once, as a machine that fails does.
+func (c *Cluster) StopAPIServer() {
+	for i, part := range c.parts {
+		if part.name == "apiserver" {
+			c.parts = slices.Delete(c.parts, i, i+1)
+			part.kill()
+			return
+		}
+	}
+}
+
+// StartAPIServer starts it again after StopAPIServer, with what etcd kept.
+func (c *Cluster) StartAPIServer(ctx context.Context) error {
+	return c.startAPIServer(ctx)
 }
 
 // Stop ends all parts, those that depend on others first.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,7 @@ type process struct {
 	name, log string
 	cmd       *exec.Cmd
 	exited    chan struct{}
+	killed    atomic.Bool // it was told to
 }
 
 // startProcess starts a part; if it ends before it was told to, failed gets the reason.
@@ -33,6 +35,9 @@ func startProcess(dir, name string, failed chan<- error, argv ...string) (*proce
 	go func() {
 		_ = p.cmd.Wait()
 		close(p.exited)
+		if p.killed.Load() {
+			return
+		}
 		select {
 		case failed <- fmt.Errorf("%s ended (%v); the end of its log:\n%s", name, p.cmd.ProcessState, tail(p.log)):
 		default:
@@ -49,6 +54,13 @@ func (p *process) stop(grace time.Duration) {
 		return
 	case <-time.After(grace):
 	}
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// kill ends the part at once.
+func (p *process) kill() {
+	p.killed.Store(true)
 	_ = p.cmd.Process.Kill()
 	<-p.exited
 }

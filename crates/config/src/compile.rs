@@ -181,12 +181,15 @@ impl Compiler {
                 *listener = share(Arc::clone(listener), same);
             }
             let hosts = HostIndex::new(listeners.iter().map(|listener| &listener.hostname));
+            let mut listening = listeners.iter();
+            let has_base_models = listening.any(|listener| listener.base_models.is_some());
             binds.push(share(
                 Arc::new(Bind {
                     address,
                     port,
                     listeners,
                     hosts,
+                    has_base_models,
                 }),
                 known,
             ));

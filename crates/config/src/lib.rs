@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod attached;
+mod base_models;
 mod compile;
 mod duration;
 mod error;
@@ -31,6 +32,7 @@ mod tls;
 pub mod yaml;
 
 pub use attached::{FILE_ANNOTATION, attach, attached};
+pub use base_models::BaseModels;
 pub use compile::{
     CONTROLLER_NAME, Compiled, Compiler, GatewayPlan, Placement, PlannedPort, compile, reachable,
 };
@@ -48,12 +50,12 @@ pub use plain::{
     PlainTarget, PlainTls, expand_plain,
 };
 pub use rule::{
-    Backend, Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, Rule, Target, Timeouts,
-    UrlRewrite,
+    Allowed, Backend, Cors, Filters, HeaderEdits, HeaderValue, Mirror, MoreFilters, OriginPattern,
+    PathEdit, Redirect, RouteRetry, Rule, Target, Timeouts, UrlRewrite,
 };
 pub use snapshot::{
-    Address, AppProtocol, Bind, Listener, PickerKind, PoolConfig, ServiceConfig, ServicePort,
-    Snapshot,
+    Address, AppProtocol, Bind, ExternalPicker, Listener, PickerKind, PickerTls, PoolConfig,
+    ServiceConfig, ServicePort, Snapshot,
 };
 pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,

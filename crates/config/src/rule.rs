@@ -2,7 +2,7 @@
 //! may take. Everything is resolved here, so that a request looks nothing up.
 //!
 //! A rule that must answer 500 (no backends, an unusable filter) has no backends and says why in
-//! `fault`. The filters themselves are in `rule/filters.rs`.
+//! `fault`. The filters themselves are in `rule/filters.rs` and `rule/more.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use crate::name::ObjectName;
 use crate::snapshot::{PoolConfig, ServiceConfig};
 
 mod filters;
+mod more;
 pub use filters::{Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, UrlRewrite};
+pub use more::{Allowed, Cors, Mirror, MoreFilters, OriginPattern, RouteRetry};
 
 /// A rule as requests meet it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,6 +32,8 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// Whether and when the route wants requests to be tried again.
+    pub retry: Option<RouteRetry>,
     /// Why every request of the rule is answered 500, if so; then there are no backends.
     pub fault: Option<Box<str>>,
 }
@@ -125,6 +129,7 @@ mod tests {
                 })
                 .collect(),
             timeouts: Timeouts::default(),
+            retry: None,
             fault: None,
         }
     }

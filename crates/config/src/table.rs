@@ -154,6 +154,15 @@ impl Bind {
 }
 
 impl Bind {
+    /// The base of a model, as the listener that serves `host` knows it.
+    pub fn base_model(&self, host: &str, model: &str) -> Option<&str> {
+        if !self.has_base_models {
+            return None;
+        }
+        let listener = self.listeners.get(self.listener_of(host)?)?;
+        listener.base_models.as_ref()?.of(model)
+    }
+
     /// Position of the listener that serves `host`, such as one named by SNI; empty for none.
     pub fn listener_of(&self, host: &str) -> Option<usize> {
         let mut buffer = HostBuffer::new();

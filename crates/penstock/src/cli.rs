@@ -143,6 +143,47 @@ pub(crate) struct RunArgs {
     /// group's limit, else of the machine's memory].
     #[arg(long, env = "PENSTOCK_MEMORY_LIMIT", value_parser = crate::run::memory::parse, value_name = "SIZE")]
     pub(crate) memory_limit: Option<MemoryLimit>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// Times that the data plane keeps to.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// A limit of time, as docs/http.md lists them: heartbeat=15s, stream-idle=10m and more; repeat for
+    /// more.
+    #[arg(
+        long = "limit",
+        env = "PENSTOCK_LIMITS",
+        value_delimiter = ',',
+        value_parser = limit,
+        value_name = "NAME=TIME"
+    )]
+    pub(crate) set: Vec<(proxy::NamedLimit, Duration)>,
+}
+
+impl LimitArgs {
+    pub(crate) fn limits(&self) -> proxy::Limits {
+        let mut limits = proxy::Limits::default();
+        for (limit, time) in &self.set {
+            limits.set(*limit, *time);
+        }
+        limits
+    }
+}
+
+fn limit(text: &str) -> Result<(proxy::NamedLimit, Duration), String> {
+    let (name, time) = text.split_once('=').ok_or("write it as NAME=TIME")?;
+    let known = proxy::NAMED_LIMITS.iter().find(|limit| limit.name == name);
+    let Some(known) = known else {
+        let names = proxy::NAMED_LIMITS.iter().map(|limit| limit.name);
+        let names: Vec<&str> = names.collect();
+        return Err(format!(
+            "no limit has this name: use one of {}",
+            names.join(", ")
+        ));
+    };
+    Ok((*known, duration(time)?))
 }
 
 /// Reads `500ms`, `2s`, `1m30s`.
@@ -186,7 +227,12 @@ pub(crate) struct MockArgs {
     #[arg(long = "model", value_name = "NAME")]
     pub(crate) models: Vec<String>,
     /// A LoRA adapter to serve; repeat for more.
-    #[arg(long = "adapter", value_name = "NAME")]
+    #[arg(
+        long = "adapter",
+        alias = "lora",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
     pub(crate) adapters: Vec<String>,
     /// Timing of the simulated engine.
     #[arg(long, default_value = "8b-h100", value_name = "PROFILE")]
@@ -197,6 +243,36 @@ pub(crate) struct MockArgs {
     /// Seed of the generated text.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) engine: EngineFlags,
+}
+
+/// Flags of vLLM and of other simulators of it, so that their manifests start this one: the first
+/// three mean something here, the others are taken and change nothing.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "As vLLM has them")]
+pub(crate) struct EngineFlags {
+    /// Listen on this port of every address.
+    #[arg(long, conflicts_with = "listen", value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Adapters to serve, as NAME, NAME=PATH or JSON with `name`.
+    #[arg(long, num_args = 1.., value_name = "ADAPTER")]
+    pub(crate) lora_modules: Vec<String>,
+    /// Longest prompt plus output, in tokens.
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_model_len: Option<u32>,
+    #[arg(long, hide = true)]
+    enable_lora: bool,
+    #[arg(long, hide = true)]
+    max_loras: Option<u32>,
+    #[arg(long, hide = true)]
+    max_cpu_loras: Option<u32>,
+    #[arg(long, hide = true)]
+    max_lora_rank: Option<u32>,
+    #[arg(long, hide = true, alias = "max-num-seq")]
+    max_num_seqs: Option<u32>,
+    #[arg(long, hide = true)]
+    tensor_parallel_size: Option<u32>,
 }
 
 /// How a reading command prints.

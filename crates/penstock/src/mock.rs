@@ -3,6 +3,7 @@
 use crate::cli::MockArgs;
 use anyhow::Context;
 use mock::{EngineSpec, Listen, Mock, MockSpec, Profile};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DEFAULT_MODEL: &str = "sim-8b";
 
 pub(crate) fn run(args: MockArgs) -> anyhow::Result<ExitCode> {
-    let address = args.listen;
+    let address = listen(&args);
     let spec = match spec(args) {
         Ok(spec) => spec,
         Err(error) => {
@@ -41,7 +42,30 @@ pub(crate) fn run(args: MockArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn listen(args: &MockArgs) -> SocketAddr {
+    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    args.engine.port.map_or(args.listen, any)
+}
+
+/// The name in NAME, NAME=PATH or `{"name": NAME, ...}`, as vLLM takes them.
+fn adapter(text: &str) -> anyhow::Result<String> {
+    if text.trim_start().starts_with('{') {
+        let parsed: serde_json::Value = serde_json::from_str(text).context("--lora-modules")?;
+        let name = parsed.get("name").and_then(serde_json::Value::as_str);
+        let name = name.with_context(|| format!("--lora-modules {text} has no name"))?;
+        return Ok(name.to_owned());
+    }
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    Ok(name.to_owned())
+}
+
 fn spec(args: MockArgs) -> anyhow::Result<MockSpec> {
+    let listen = Listen::Address(listen(&args));
+    let mut adapters = args.adapters;
+    for text in &args.engine.lora_modules {
+        adapters.push(adapter(text)?);
+    }
+    let default = MockSpec::default();
     let profile: Profile = args.profile.parse().context("--profile")?;
     let faults = args
         .faults
@@ -54,12 +78,13 @@ fn spec(args: MockArgs) -> anyhow::Result<MockSpec> {
         args.models
     };
     Ok(MockSpec {
-        listen: Listen::Address(args.listen),
+        listen,
         models,
-        adapters: args.adapters,
+        adapters,
+        max_model_len: args.engine.max_model_len.unwrap_or(default.max_model_len),
         engine: EngineSpec::new(profile),
         faults,
         seed: args.seed,
-        ..MockSpec::default()
+        ..default
     })
 }

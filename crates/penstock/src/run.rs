@@ -53,6 +53,7 @@ pub(crate) struct Serve {
     pub(crate) explain: bool,
     pub(crate) drain_timeout: Duration,
     pub(crate) memory_limit: Option<MemoryLimit>,
+    pub(crate) limits: Limits,
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -65,6 +66,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         explain: !args.no_explain_headers,
         drain_timeout: args.drain_timeout,
         memory_limit: args.memory_limit,
+        limits: args.limits.limits(),
     };
     let admin_listener = bind_admin(options.admin).await?;
     let source = match Source::open(&args, &tasks, &servers).await {
@@ -205,7 +207,7 @@ fn settings(options: &Serve) -> anyhow::Result<Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Settings {
         workers: options.workers.unwrap_or(cores),
-        limits: Limits::default(),
+        limits: options.limits.clone(),
         log: access_log(&options.access_log)?,
         explain: options.explain,
         seed: seed(),

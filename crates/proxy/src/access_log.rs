@@ -293,15 +293,35 @@ fn truncated(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(..most).unwrap_or(bytes)
 }
 
-/// Whether a byte stands in a JSON string as it is: printable ASCII but quote and backslash.
-fn is_plain(byte: u8) -> bool {
-    (byte.wrapping_sub(0x20) < 0x5f) & (byte != b'"') & (byte != b'\\')
+/// Whether text stands in a JSON string as it is: printable ASCII but quote and backslash. Told by
+/// the word, as most texts are short.
+fn is_plain(text: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    // High bits of bytes that are 0; only whether there are any is exact.
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    let suspect = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
+        let control = word.wrapping_sub(EACH * 0x20) | zero(word ^ (EACH * 0x7f));
+        let marks = zero(word ^ (EACH * 0x22)) | zero(word ^ (EACH * 0x5c));
+        (control | marks | word) & (EACH * 0x80)
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let last = text.last_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut last = [b' '; 8];
+        for (slot, byte) in last.iter_mut().zip(rest) {
+            *slot = *byte;
+        }
+        last
+    });
+    words
+        .iter()
+        .fold(suspect(last), |all, word| all | suspect(*word))
+        == 0
 }
 
 /// JSON string content; bytes that are not printable ASCII are written as `\u00xx` (Latin-1).
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    // No early exit: this becomes vector code.
-    if text.iter().fold(true, |all, byte| all & is_plain(*byte)) {
+    if is_plain(text) {
         out.extend_from_slice(text);
         return;
     }
@@ -347,6 +367,20 @@ mod tests {
             let mut out = Vec::new();
             escape(text.as_bytes(), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn every_byte_is_told_at_every_place() {
+        for byte in 0..=u8::MAX {
+            let plain = matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
+            for length in 1..20 {
+                for at in 0..length {
+                    let mut text = vec![b'a'; length];
+                    text[at] = byte;
+                    assert_eq!(is_plain(&text), plain, "{byte} at {at} of {length}");
+                }
+            }
         }
     }
 }

@@ -1,27 +1,26 @@
-//! Answers that the gateway gives itself: redirects and the list of models.
+//! Answers that the gateway gives itself: redirects, preflights and the list of models.
 
 use crate::exchange::Exchange;
 use crate::failure::Failure;
 use crate::headers;
 use crate::listener::client::Client;
 use crate::live::{Live, Shared};
-use crate::policies::redirect::Answer;
+use crate::policies::Answer;
 use crate::worker::OutBuffer;
 use serde::Serialize;
 
-/// Sends a redirect.
-pub(crate) async fn redirect(
+/// Sends what a filter answers: fields and no body.
+pub(crate) async fn short(
     client: &mut Client,
     x: &mut Exchange,
-    redirect: &Answer,
+    answer: &Answer,
 ) -> Result<(), Failure> {
     let mut out = OutBuffer::take();
-    let fields = [
-        ("location", redirect.location.as_str()),
-        ("x-request-id", x.id.as_str()),
-    ];
-    http1::write_response(redirect.status, &fields, b"", x.keep_alive, &mut out);
-    x.response.status = redirect.status;
+    let own = answer.fields.iter();
+    let own = own.map(|(name, value)| (*name, value.as_str()));
+    let fields: Vec<_> = own.chain(headers::own_fields(x)).collect();
+    http1::write_response(answer.status, &fields, b"", x.keep_alive, &mut out);
+    x.response.status = answer.status;
     x.response.head_sent = true;
     client.offer(&out, b"").await
 }

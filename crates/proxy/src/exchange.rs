@@ -57,6 +57,12 @@ pub(crate) struct Exchange {
     /// The engine is asked for another model name than the client's.
     pub(crate) renamed: bool,
     pub(crate) pool: Option<Arc<crate::pool::Pool>>,
+    /// The external endpoint picker that the pool names chooses.
+    pub(crate) asks_picker: bool,
+    /// The conversation with the external endpoint picker that chose the endpoint.
+    pub(crate) picking: Option<Box<crate::ext_proc::client::Session>>,
+    /// What an external endpoint picker answers the client itself.
+    pub(crate) answer: Option<Box<crate::ext_proc::wire::ImmediateResponse>>,
     /// Hashes of the prompt's blocks.
     pub(crate) chain: Vec<u64>,
     /// Blocks of the prompt that the chosen endpoint was believed to hold.
@@ -174,6 +180,8 @@ pub(crate) struct Timings {
     pub(crate) received: Micros,
     /// Time spent waiting in the pool's queue, in microseconds.
     pub(crate) queued_us: u64,
+    /// Time in which an external endpoint picker was asked, in microseconds.
+    pub(crate) asked_us: u64,
     /// The request was written to the endpoint that answered.
     pub(crate) sent: Micros,
     /// The first token, or the response head where there is no stream.
@@ -228,6 +236,9 @@ impl Exchange {
             upgrades: false,
             renamed: false,
             pool: None,
+            asks_picker: false,
+            picking: None,
+            answer: None,
             chain: Vec::new(),
             believed_blocks: 0,
             attempts: Vec::new(),
@@ -255,6 +266,8 @@ impl Exchange {
         self.rule = None;
         self.backend = 0;
         self.pool = None;
+        self.picking = None;
+        self.answer = None;
         self.chain.clear();
         self.believed_blocks = 0;
         self.attempts.clear();
@@ -270,12 +283,13 @@ impl Exchange {
         content_type.starts_with(b"application/grpc")
     }
 
-    /// From the complete request to the sent one, without the wait in the queue, in microseconds.
+    /// From the complete request to the sent one, without waiting for a turn or a pick, in microseconds.
     pub(crate) fn overhead_us(&self) -> u64 {
         self.timings
             .sent
             .0
             .saturating_sub(self.timings.received.0)
             .saturating_sub(self.timings.queued_us)
+            .saturating_sub(self.timings.asked_us)
     }
 }

@@ -14,7 +14,7 @@ use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
 use crate::worker::{Command, Worker};
 use arc_swap::ArcSwap;
-use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
+use config::{Bind, ObjectName, PickerKind, PoolConfig, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
 use picker::{PoolSpec, Profile};
 use rustc_hash::FxBuildHasher;
@@ -120,11 +120,20 @@ impl Live {
             .and_then(|served| served.tls.clone())
     }
 
-    pub(crate) fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
+    /// What a backend or a mirror leads to.
+    pub(crate) fn backend(&self, target: &config::Target) -> Option<Arc<Pool>> {
+        match target {
+            config::Target::Pool(pool) => self.pool(&pool.name),
+            config::Target::Service(service) => self.service(service),
+            config::Target::Invalid { .. } => None,
+        }
+    }
+
+    fn pool(&self, name: &ObjectName) -> Option<Arc<Pool>> {
         self.pools.get(name).cloned()
     }
 
-    pub(crate) fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
+    fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
         // By reference: no name is copied to look it up.
         let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
         self.services
@@ -182,6 +191,8 @@ pub struct Members {
     pub pools: IndexMap<ObjectName, Vec<Resolved>>,
     /// Per Service and port.
     pub services: IndexMap<ServicePort, Vec<Resolved>>,
+    /// Per InferencePool that names an endpoint picker: where that picker listens.
+    pub pickers: IndexMap<ObjectName, Vec<Resolved>>,
 }
 
 /// The data plane of a process.
@@ -252,6 +263,7 @@ impl Proxy {
                     tls: config.tls.clone(),
                 });
                 self.sync(&pool, members.pools.get(name));
+                self.ask_of(&pool, config, members);
                 (name.clone(), pool)
             })
             .collect();
@@ -301,6 +313,9 @@ impl Proxy {
         let live = self.shared.live.load_full();
         for (name, pool) in &live.pools {
             self.sync(pool, members.pools.get(name));
+            if let Some(config) = live.snapshot.pools.get(name) {
+                self.ask_of(pool, config, members);
+            }
         }
         for (key, pool) in &live.services {
             self.sync(pool, members.services.get(key));
@@ -328,6 +343,15 @@ impl Proxy {
         }
     }
 
+    fn ask_of(&self, pool: &Pool, config: &PoolConfig, members: &Members) {
+        let external = match &config.picker_kind {
+            PickerKind::External(external) => Some(external),
+            PickerKind::BuiltIn => None,
+        };
+        let addresses = members.pickers.get(&config.name).map(Vec::as_slice);
+        pool.ask_of(external, addresses.unwrap_or_default(), &self.telemetry);
+    }
+
     fn sync(&self, pool: &Arc<Pool>, members: Option<&Vec<Resolved>>) {
         let members = members.map(Vec::as_slice).unwrap_or_default();
         let added = pool.sync(members);
@@ -346,6 +370,7 @@ impl Proxy {
             .filter(|pool| !retained.contains(&Arc::as_ptr(pool)))
         {
             pool.sync(&[]);
+            pool.ask_of(None, &[], &self.telemetry);
         }
     }
 
@@ -469,6 +494,7 @@ impl Proxy {
         self.shared.ended.cancel();
         for pool in self.live().all_pools() {
             pool.sync(&[]);
+            pool.ask_of(None, &[], &self.telemetry);
         }
         self.shared.log.finish();
     }

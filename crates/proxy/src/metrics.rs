@@ -78,6 +78,14 @@ impl Histogram {
         }
         self.sum_us.fetch_add(us, Relaxed);
     }
+
+    /// Upper bounds with the count of each, and the sum in seconds.
+    pub(crate) fn read(&self) -> (Vec<(f64, u64)>, f64) {
+        let bounds = SECONDS.iter().copied().chain([f64::MAX]);
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
+        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
+        (bounds.zip(counts).collect(), sum)
+    }
 }
 
 /// What is counted for one pair of pool and model.
@@ -109,6 +117,8 @@ pub(crate) struct Counted {
     /// HTTP/2 connections closed because of what they sent.
     pub(crate) floods: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) mirrored: AtomicU64,
+    pub(crate) mirrors_dropped: AtomicU64,
 }
 
 /// The handle by which a worker counts.

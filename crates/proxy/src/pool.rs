@@ -5,6 +5,7 @@
 //! Services are pools too, with the profile `leastRequests` and without telemetry or retries.
 
 pub(crate) mod decisions;
+mod external;
 pub(crate) mod lease;
 pub(crate) mod models;
 pub(crate) mod reach;
@@ -128,6 +129,8 @@ pub(crate) struct Pool {
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: Budget,
+    external: external::External,
+    pub(crate) asked: crate::ext_proc::Asked,
 }
 
 /// All prefix indexes together stay within their part of the ceiling. Services have none: their
@@ -169,6 +172,8 @@ impl Pool {
             catalogue: models::Catalogue::default(),
             decisions,
             budget: Budget::default(),
+            external: external::External::default(),
+            asked: crate::ext_proc::Asked::default(),
         }
     }
 
@@ -294,7 +299,7 @@ impl Pool {
 
     fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist) -> Step {
         let record = decisions::spare();
-        let now = clock::now();
+        let now = clock::coarse();
         let mut state = self.state.lock();
         if let Some(record) = record {
             state.reuse(record);

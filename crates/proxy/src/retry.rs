@@ -1,13 +1,16 @@
 //! When a failed request goes to another endpoint.
 //!
-//! Only for InferencePools, at most [`MOST_RETRIES`] times, and only while nothing of the answer
-//! went to the client and the request is held. A retry that may repeat work at an engine draws on
+//! Without a word of the route only for InferencePools, at most [`MOST_RETRIES`] times, and only
+//! while nothing of the answer went to the client and the request is held. Such a retry that may repeat work at an engine draws on
 //! a budget of a fifth of the pool's requests, so that retries cannot multiply an overload; one
-//! after a failed connect, or after a close before any response byte, is free.
+//! after a failed connect, or after a close before any response byte, is free. A route that sets
+//! retries says itself how many, for which statuses and how far apart (GEP-1731).
 
 use crate::exchange::Exchange;
-use crate::failure::{Failure, Retry};
+use crate::failure::{Cause, Failure, Retry};
 use crate::pool::Pool;
+use config::RouteRetry;
+use picker::EndpointId;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 const MOST_RETRIES: usize = 2;
@@ -44,7 +47,18 @@ impl Budget {
 
 /// Whether `failure` of the latest attempt may be tried elsewhere; takes from the budget if so.
 pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
-    if !pool.inference || x.response.is_bound() || tries_are_over(x) {
+    if x.response.is_bound() || tries_are_over(x) {
+        return false;
+    }
+    if let Some(retry) = of_route(x) {
+        return match failure.cause {
+            Cause::EngineStatus { status } | Cause::EngineErrorFirst { status } => {
+                retry.codes.contains(&status)
+            }
+            cause => cause.row().retry != Retry::Never,
+        };
+    }
+    if !pool.inference {
         return false;
     }
     match failure.cause.row().retry {
@@ -56,12 +70,34 @@ pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
 
 /// Whether the request was sent as often as it may be.
 pub(crate) fn tries_are_over(x: &Exchange) -> bool {
-    x.attempts.len() + x.resends > MOST_RETRIES
+    let most = of_route(x).map_or(MOST_RETRIES, |retry| retry.attempts as usize);
+    x.attempts.len() + x.resends > most
+}
+
+/// What the request's route says about retries, if it does.
+pub(crate) fn of_route(x: &Exchange) -> Option<&RouteRetry> {
+    x.rule.as_ref().and_then(|rule| rule.retry.as_ref())
+}
+
+/// Whether another try may have a better answer than one with this status. `has_another`: there is
+/// an endpoint that was not tried.
+pub(crate) fn may_be_better(x: &Exchange, status: u16, has_another: bool) -> bool {
+    match of_route(x) {
+        Some(retry) => retry.codes.contains(&status),
+        None => is_engine_trouble(status) && has_another,
+    }
 }
 
 /// Statuses of an engine that another engine may answer better.
-pub(crate) fn is_engine_trouble(status: u16) -> bool {
+fn is_engine_trouble(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504)
+}
+
+/// Endpoints that the next try leaves out: those tried, unless a route's retries go around again.
+pub(crate) fn left_out(pool: &Pool, x: &Exchange) -> Vec<EndpointId> {
+    let again = of_route(x).is_some() && x.attempts.len() >= pool.endpoints().len();
+    let tried = x.attempts.iter().map(|attempt| attempt.endpoint);
+    if again { Vec::new() } else { tried.collect() }
 }
 
 #[cfg(test)]

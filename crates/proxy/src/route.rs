@@ -2,6 +2,7 @@
 
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
+use crate::headers;
 use crate::live::Live;
 use config::{RequestView, RouteMatch};
 use http1::RequestHead;
@@ -47,6 +48,11 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
         let message = format!("{message} {named}, and {host} is another listener's");
         return Err(Failure::new(Phase::Route, Cause::Misdirected, message));
     }
+    if !x.model.is_empty()
+        && let Some(base) = bind.base_model(x.head.host(), &x.model)
+    {
+        x.head.put(headers::BASE_MODEL_NAME, base.as_bytes());
+    }
     match bind.route(&View(&x.head)) {
         RouteMatch::Found {
             listener,
@@ -54,6 +60,7 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
             matched_prefix,
         } => {
             x.trusted = listener.trust_inference_headers;
+            x.asks_picker = !listener.built_in_picker;
             x.matched_prefix = matched_prefix;
             x.rule = Some(rule.clone());
             Ok(())

@@ -17,7 +17,7 @@ use crate::relay;
 use crate::route;
 use crate::tunnel;
 use crate::worker::{Local, OutBuffer};
-use config::Target;
+use config::{PickerKind, Target};
 use llm::Api;
 use std::sync::Arc;
 
@@ -58,8 +58,13 @@ async fn stages(
     let Some(rule) = x.rule.clone() else {
         return Ok(());
     };
-    if let Some(redirect) = policies::request(&rule.filters, x) {
-        return answer::redirect(client, x, &redirect).await;
+    let place = policies::Place {
+        local,
+        shared,
+        live: &live,
+    };
+    if let Some(answer) = policies::request(&rule.filters, x, place) {
+        return answer::short(client, x, &answer).await;
     }
     if let Some(fault) = &rule.fault {
         return Err(Failure::new(
@@ -77,22 +82,16 @@ async fn stages(
         .iter()
         .position(|one| std::ptr::eq(one, backend));
     x.backend = position.unwrap_or_default();
-    if let Some(redirect) = policies::request(&backend.filters, x) {
-        return answer::redirect(client, x, &redirect).await;
+    if let Some(answer) = policies::request(&backend.filters, x, place) {
+        return answer::short(client, x, &answer).await;
     }
-    let pool = match &backend.target {
-        Target::Pool(pool) => live.pool(&pool.name),
-        Target::Service(service) => live.service(service),
-        Target::Invalid { reason } => {
-            return Err(Failure::new(
-                Phase::Route,
-                Cause::InvalidBackend,
-                reason.as_ref(),
-            ));
-        }
-    };
-    let Some(pool) = pool else {
-        let message = "the backend of this rule does not exist any more";
+    x.asks_picker &= matches!(&backend.target, Target::Pool(pool)
+        if matches!(pool.picker_kind, PickerKind::External(_)));
+    let Some(pool) = live.backend(&backend.target) else {
+        let message = match &backend.target {
+            Target::Invalid { reason } => reason,
+            _ => "the backend of this rule does not exist any more",
+        };
         return Err(Failure::new(Phase::Route, Cause::InvalidBackend, message));
     };
     x.pool = Some(pool.clone());
@@ -150,14 +149,13 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
         let is_grpc = x.unframed && x.is_grpc();
         if is_grpc {
             failure.write_grpc(&fields, &mut out);
+        } else if let Some(answer) = &x.answer {
+            answer.write(&fields, x.keep_alive, &mut out);
         } else {
             failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
         }
         if x.head.method() == "HEAD" {
-            // The head says how long the body would be; it does not follow.
-            if let Some(end) = memchr::memmem::find(&out, b"\r\n\r\n") {
-                out.truncate(end + 4);
-            }
+            leave_out_body(&mut out);
         }
         let status = failure.cause.row().status;
         x.response.status = if is_grpc { 200 } else { status };
@@ -171,9 +169,24 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
     x.failure = Some(failure);
 }
 
+/// The head says how long the body would be; it does not follow. Nor does it say of which type:
+/// clients have been seen to parse the nothing that comes.
+fn leave_out_body(out: &mut Vec<u8>) {
+    const TYPE: &[u8] = b"content-type: application/json\r\n";
+    if let Some(end) = memchr::memmem::find(out, b"\r\n\r\n") {
+        out.truncate(end + 4);
+    }
+    if let Some(start) = memchr::memmem::find(out, TYPE) {
+        out.drain(start..start + TYPE.len());
+    }
+}
+
 /// Counts and logs, once for every request.
 fn record(local: &Local, x: &mut Exchange) {
-    x.timings.ended = clock::now();
+    // A try that went well has just ended.
+    if x.timings.ended.0 == 0 || x.failure.is_some() {
+        x.timings.ended = clock::now();
+    }
     local.metrics.count(x);
     local.log.borrow_mut().push(x);
 }

@@ -12,6 +12,7 @@ use crate::memory::{ACCOUNT, Use};
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -257,7 +258,7 @@ impl Worker {
 }
 
 async fn run(index: usize, shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Command>) {
-    let local = std::rc::Rc::new(Local::new(index, &shared));
+    let local = Rc::new_cyclic(|me| Local::new(index, &shared, me.clone()));
     // Deadlines pass, and lines are handed over, until the last connection has ended.
     tokio::select! {
         () = serve(&local, &shared, inbox) => {}
@@ -268,7 +269,7 @@ async fn run(index: usize, shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<C
 
 /// Accepts what it is told to, until told to stop and the last connection has ended.
 async fn serve(
-    local: &std::rc::Rc<Local>,
+    local: &Rc<Local>,
     shared: &Arc<Shared>,
     mut inbox: mpsc::UnboundedReceiver<Command>,
 ) {
@@ -290,6 +291,8 @@ async fn serve(
     }
     tasks.close();
     tasks.wait().await;
+    local.mirrors.close();
+    local.mirrors.wait().await;
 }
 
 /// What the requests of one worker share, besides the process-wide [`Shared`].
@@ -303,11 +306,19 @@ pub(crate) struct Local {
     pub(crate) live:
         RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
     pub(crate) draws: Cell<u64>,
+    /// For what outlives the request that began it.
+    pub(crate) me: Weak<Local>,
+    /// Copies of requests under way, and the bytes that they hold.
+    pub(crate) mirrors: TaskTracker,
+    pub(crate) mirrored: Cell<usize>,
 }
 
 impl Local {
-    fn new(index: usize, shared: &Arc<Shared>) -> Self {
+    fn new(index: usize, shared: &Arc<Shared>, me: Weak<Self>) -> Self {
         Self {
+            me,
+            mirrors: TaskTracker::new(),
+            mirrored: Cell::new(0),
             log: RefCell::new(shared.log.lines()),
             metrics: shared.metrics.worker(index),
             idle: crate::upstream::idle::Idle::default(),

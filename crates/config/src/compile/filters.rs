@@ -8,6 +8,8 @@ use crate::objects::http_route::{
 };
 use crate::rule::{Filters, HeaderEdits, HeaderValue, PathEdit, Redirect, UrlRewrite};
 
+mod more;
+
 /// Status codes of redirects (HTTPRequestRedirectFilter).
 pub(crate) const REDIRECT_CODES: &[u16] = &[301, 302, 303, 307, 308];
 
@@ -21,7 +23,8 @@ pub(super) fn lower(
     let mut seen: Vec<&FilterType> = Vec::new();
     for (index, filter) in filters.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        if seen.contains(&&filter.filter_type) {
+        let may_repeat = filter.filter_type == FilterType::RequestMirror;
+        if !may_repeat && seen.contains(&&filter.filter_type) {
             let message = format!("filter {} stands twice", filter.filter_type.as_str());
             return Err((path, message));
         }
@@ -80,10 +83,18 @@ fn add(
                 format!("unknown filter type `{word}`{hint}"),
             ));
         }
-        FilterType::RequestMirror
-        | FilterType::Cors
-        | FilterType::ExternalAuth
-        | FilterType::ExtensionRef => {
+        FilterType::RequestMirror => {
+            let spec = filter.request_mirror.as_ref().ok_or_else(missing)?;
+            let mirror = more::mirror(spec, &format!("{path}.requestMirror"))?;
+            let all = lowered.more.get_or_insert_default();
+            all.mirrors.push(mirror);
+        }
+        FilterType::Cors => {
+            let spec = filter.cors.as_ref().ok_or_else(missing)?;
+            let cors = more::cors(spec, &format!("{path}.cors"))?;
+            lowered.more.get_or_insert_default().cors = Some(cors);
+        }
+        FilterType::ExternalAuth | FilterType::ExtensionRef => {
             let message = format!(
                 "filter type {} is not served yet",
                 filter.filter_type.as_str()
@@ -125,7 +136,7 @@ fn header_edits(modifier: &HeaderModifier, path: &str) -> Result<HeaderEdits, Un
 }
 
 /// A token of RFC 9110 section 5.6.2, lowercase.
-fn header_name(name: &str, path: &str) -> Result<Box<str>, Unusable> {
+pub(super) fn header_name(name: &str, path: &str) -> Result<Box<str>, Unusable> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err((path.to_owned(), format!("`{name}` is no header name")));

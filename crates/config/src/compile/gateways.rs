@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::{Age, CONTROLLER_NAME, Placement};
+use crate::base_models::BaseModels;
 use crate::host::HostPattern;
 use crate::name::ObjectName;
 use crate::objects::gateway::{
@@ -44,6 +45,7 @@ pub(super) struct OurGateway {
     pub(super) parameters: GatewayParametersSpec,
     pub(super) listeners: Vec<ListenerState>,
     addresses: Vec<IpAddr>,
+    base_models: Option<Arc<BaseModels>>,
     /// Said when clients are let in whatever they show.
     insecure: Option<Condition>,
     /// What it shows to servers that ask for a certificate; or why it cannot.
@@ -108,6 +110,12 @@ impl Gateways {
         Self { list, positions }
     }
 
+    /// Whether a Gateway, by position, has the pickers asked that pools name.
+    pub(super) fn asks_pickers(&self, position: usize) -> bool {
+        let gateway = self.list.get(position);
+        gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
+    }
+
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
@@ -122,6 +130,7 @@ impl Gateways {
             .filter(|gateway| gateway.refusal.is_none())
         {
             let trust = gateway.parameters.trust_inference_headers.unwrap_or(false);
+            let built_in_picker = gateway.wants_built_in_picker();
             for state in gateway
                 .listeners
                 .into_iter()
@@ -135,6 +144,8 @@ impl Gateways {
                     port,
                     tls: state.tls,
                     trust_inference_headers: trust,
+                    built_in_picker,
+                    base_models: gateway.base_models.clone(),
                     routes: state.table.build(),
                 });
                 for address in &gateway.addresses {
@@ -245,6 +256,7 @@ impl OurGateway {
             parameters: GatewayParametersSpec::default(),
             listeners: listeners.collect(),
             addresses: Vec::new(),
+            base_models: BaseModels::of_namespace(objects, &name.namespace),
             insecure: certificates::insecure(spec),
             client_certificate: certificates::of_gateway(objects, name, spec),
             refusal: None,

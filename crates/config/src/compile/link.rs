@@ -15,12 +15,15 @@ use super::routes::AttachedRoute;
 use super::{models, pools, share};
 use crate::members;
 use crate::name::ObjectName;
-use crate::objects::http_route::HttpBackendReference;
+use crate::objects::http_route::{HttpBackendReference, HttpRouteFilter, HttpRouteRule};
 use crate::objects::service::ServiceType;
 use crate::objects::{GATEWAY_GROUP, HttpRoute, Kind, Objects, POOL_GROUP, POOL_GROUP_X, Service};
 use crate::rule::{Backend, Filters, Rule, Target};
-use crate::snapshot::{AppProtocol, PoolConfig, ServiceConfig, ServicePort, Snapshot};
+use crate::snapshot::{
+    AppProtocol, ExternalPicker, PoolConfig, ServiceConfig, ServicePort, Snapshot,
+};
 use crate::status::Reason;
+use crate::tls::CertificatePem;
 
 /// What one reference leads to.
 #[derive(Clone, Debug)]
@@ -30,21 +33,25 @@ pub(super) enum Resolved {
     Invalid { reason: Reason, message: String },
 }
 
-/// The references of a route, rule by rule.
+/// The references of a route, rule by rule: first those of backends, then those of mirrors.
 pub(super) fn resolve(
     objects: &Objects,
     name: &ObjectName,
     route: &HttpRoute,
 ) -> Vec<Vec<Resolved>> {
     let rules = route.spec.rules.as_deref().unwrap_or_default();
-    let one = |reference| {
+    let one = |reference: &HttpBackendReference| {
         resolve_one(objects, name, reference)
             .unwrap_or_else(|(reason, message)| Resolved::Invalid { reason, message })
     };
-    rules
-        .iter()
-        .map(|rule| rule.backend_refs.iter().map(one).collect())
-        .collect()
+    let rules = rules.iter().map(|rule| {
+        let mirrors = rule
+            .mirrors()
+            .map(|mirror| one(&(&mirror.backend_ref).into()));
+        let backends = rule.backend_refs.iter().map(one);
+        backends.chain(mirrors).collect()
+    });
+    rules.collect()
 }
 
 fn resolve_one(
@@ -135,6 +142,8 @@ pub(super) struct Linker<'a> {
     pub(super) users: IndexMap<ObjectName, FxHashSet<usize>>,
     /// The same for ports of Services, with the port's name.
     service_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
+    /// The same for Services behind which endpoint pickers are asked.
+    picker_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
     /// Why a port of a Service or a pool cannot be connected to as it is asked for.
     service_faults: FxHashMap<ServicePort, String>,
     pool_faults: FxHashMap<ObjectName, String>,
@@ -154,6 +163,7 @@ impl<'a> Linker<'a> {
             services: IndexMap::new(),
             users: IndexMap::new(),
             service_users: IndexMap::new(),
+            picker_users: IndexMap::new(),
             service_faults: FxHashMap::default(),
             pool_faults: FxHashMap::default(),
             objects,
@@ -171,7 +181,7 @@ impl<'a> Linker<'a> {
                             .extend(&accepted);
                     }
                     Resolved::Service(port) => {
-                        let name = linker.port_name(port);
+                        let name = port_name(objects, port);
                         let users = linker.service_users.entry(port.clone());
                         users
                             .or_insert_with(|| (name, FxHashSet::default()))
@@ -185,34 +195,8 @@ impl<'a> Linker<'a> {
         linker.users.sort_unstable_keys();
         linker.service_users.sort_unstable_keys();
         linker.add_services(gateways, last);
-        for (name, users) in &linker.users {
-            let built_in = users.iter().filter_map(|user| gateways.list.get(*user));
-            let built_in = built_in
-                .into_iter()
-                .any(|gateway| gateway.wants_built_in_picker());
-            let shown = gateways.client_certificate(users);
-            let tls = backend_tls::resolve(objects, TlsBackend::Pool(name), shown);
-            if let Err(fault) = &tls {
-                linker.pool_faults.insert(name.clone(), fault.clone());
-            }
-            let lowered = pools::lower(objects, name, models.table(name), built_in);
-            if let Some(mut pool) = lowered {
-                pool.tls = tls.unwrap_or_default();
-                let known = last.and_then(|last| last.pools.get(name));
-                linker
-                    .pools
-                    .insert(name.clone(), share(Arc::new(pool), known));
-            }
-        }
+        linker.add_pools(models, gateways, last);
         linker
-    }
-
-    fn port_name(&self, port: &ServicePort) -> String {
-        let entry = self.objects.services.get(&port.name);
-        let ports = entry.iter().flat_map(|entry| &entry.object.spec);
-        let mut ports = ports.flat_map(|spec| &spec.ports);
-        let found = ports.find(|known| known.port.number() == port.port);
-        found.and_then(|port| port.name.clone()).unwrap_or_default()
     }
 
     fn add_services(&mut self, gateways: &Gateways, last: Option<&Snapshot>) {
@@ -239,9 +223,40 @@ impl<'a> Linker<'a> {
         }
     }
 
+    fn add_pools(&mut self, models: &models::Tables, gateways: &Gateways, last: Option<&Snapshot>) {
+        for (name, users) in &self.users {
+            let asking: FxHashSet<usize> = users
+                .iter()
+                .copied()
+                .filter(|user| gateways.asks_pickers(*user))
+                .collect();
+            let shown = gateways.client_certificate(users);
+            let external = external_picker(self.objects, name, shown, &asking);
+            if let Some((external, port_name)) = &external {
+                let users = self.picker_users.entry(external.service.clone());
+                users
+                    .or_insert_with(|| (port_name.clone(), FxHashSet::default()))
+                    .1
+                    .extend(&asking);
+            }
+            let tls = backend_tls::resolve(self.objects, TlsBackend::Pool(name), shown);
+            if let Err(fault) = &tls {
+                self.pool_faults.insert(name.clone(), fault.clone());
+            }
+            let external = external.map(|(external, _)| external);
+            let lowered = pools::lower(self.objects, name, models.table(name), external);
+            if let Some(mut pool) = lowered {
+                pool.tls = tls.unwrap_or_default();
+                let known = last.and_then(|last| last.pools.get(name));
+                self.pools
+                    .insert(name.clone(), share(Arc::new(pool), known));
+            }
+        }
+    }
+
     /// Everything that routes lead to, with the Gateways whose routes do.
     pub(super) fn backends(&self) -> impl Iterator<Item = (TlsBackend<'_>, &FxHashSet<usize>)> {
-        let services = self.service_users.iter();
+        let services = self.service_users.iter().chain(&self.picker_users);
         let services =
             services.map(|(port, (name, users))| (TlsBackend::Service(port, name), users));
         let pools = self.users.iter();
@@ -256,7 +271,8 @@ impl<'a> Linker<'a> {
         let spec = route.object.spec.rules.as_deref().unwrap_or_default();
         let rules = route.lowered.rules.iter().map(|lowered| {
             let position = lowered.index as usize;
-            let written = spec.get(position).map(|rule| rule.backend_refs.as_slice());
+            let rule = spec.get(position);
+            let written = rule.map(|rule| rule.backend_refs.as_slice());
             let resolved = route.references.get(position).map(Vec::as_slice);
             let parts = written
                 .unwrap_or_default()
@@ -266,21 +282,47 @@ impl<'a> Linker<'a> {
             let backends = parts.map(|((reference, resolved), filters)| {
                 self.backend(reference, resolved, filters.as_ref())
             });
+            let mut backends: Vec<Backend> = backends.collect();
+            let mut filters = lowered.filters.clone();
+            let mirrors = resolved.and_then(|all| all.get(written.map_or(0, <[_]>::len)..));
+            let all = std::iter::once(&mut filters);
+            let all = all.chain(backends.iter_mut().map(|backend| &mut backend.filters));
+            self.lead_mirrors(all, rule, mirrors.unwrap_or_default());
             Rule {
                 route: route.name.clone(),
                 index: lowered.index,
                 name: lowered.name.clone(),
-                filters: lowered.filters.clone(),
+                filters,
                 backends: if lowered.fault.is_some() {
                     Vec::new()
                 } else {
-                    backends.collect()
+                    backends
                 },
                 timeouts: lowered.timeouts,
+                retry: lowered.retry.clone(),
                 fault: lowered.fault.clone(),
             }
         });
         rules.collect()
+    }
+
+    /// Gives the mirrors of each list of filters, in order, what their references lead to.
+    fn lead_mirrors<'f>(
+        &self,
+        filters: impl Iterator<Item = &'f mut Filters>,
+        rule: Option<&HttpRouteRule>,
+        mut resolved: &[Resolved],
+    ) {
+        let written = rule.into_iter().flat_map(HttpRouteRule::filter_lists);
+        for (filters, written) in filters.zip(written) {
+            let count = written.iter().filter_map(HttpRouteFilter::mirror).count();
+            let (own, rest) = resolved.split_at(count.min(resolved.len()));
+            resolved = rest;
+            let mirrors = filters.more.iter_mut().flat_map(|more| &mut more.mirrors);
+            for (mirror, resolved) in mirrors.zip(own) {
+                mirror.target = self.target(resolved);
+            }
+        }
     }
 
     fn backend(
@@ -289,26 +331,11 @@ impl<'a> Linker<'a> {
         resolved: &Resolved,
         filters: Result<&Filters, &String>,
     ) -> Backend {
-        let invalid = |reason: &str| Target::Invalid {
-            reason: reason.into(),
-        };
-        let target = match (resolved, filters) {
-            (Resolved::Invalid { message, .. }, _) | (_, Err(message)) => invalid(message),
-            (Resolved::Pool(name), Ok(_)) => match self.pools.get(name) {
-                _ if self.pool_faults.contains_key(name) => {
-                    invalid(self.pool_faults.get(name).map_or("", String::as_str))
-                }
-                None => invalid("the pool is gone"),
-                Some(pool) => pools::unserved(pool)
-                    .map_or_else(|| Target::Pool(pool.clone()), |reason| invalid(&reason)),
+        let target = match filters {
+            Err(message) => Target::Invalid {
+                reason: message.as_str().into(),
             },
-            (Resolved::Service(port), Ok(_)) => {
-                match (self.service_faults.get(port), self.services.get(port)) {
-                    (Some(fault), _) => invalid(fault),
-                    (None, None) => invalid("the service is gone"),
-                    (None, Some(service)) => Target::Service(service.clone()),
-                }
-            }
+            Ok(_) => self.target(resolved),
         };
         Backend {
             weight: reference.weight.map_or(1, |weight| weight.value()),
@@ -316,6 +343,50 @@ impl<'a> Linker<'a> {
             target,
         }
     }
+
+    fn target(&self, resolved: &Resolved) -> Target {
+        let invalid = |reason: &str| Target::Invalid {
+            reason: reason.into(),
+        };
+        match resolved {
+            Resolved::Invalid { message, .. } => invalid(message),
+            Resolved::Pool(name) => match self.pools.get(name) {
+                _ if self.pool_faults.contains_key(name) => {
+                    invalid(self.pool_faults.get(name).map_or("", String::as_str))
+                }
+                None => invalid("the pool is gone"),
+                Some(pool) => Target::Pool(pool.clone()),
+            },
+            Resolved::Service(port) => {
+                match (self.service_faults.get(port), self.services.get(port)) {
+                    (Some(fault), _) => invalid(fault),
+                    (None, None) => invalid("the service is gone"),
+                    (None, Some(service)) => Target::Service(service.clone()),
+                }
+            }
+        }
+    }
+}
+
+fn port_name(objects: &Objects, port: &ServicePort) -> String {
+    let entry = objects.services.get(&port.name);
+    let ports = entry.iter().flat_map(|entry| &entry.object.spec);
+    let mut ports = ports.flat_map(|spec| &spec.ports);
+    let found = ports.find(|known| known.port.number() == port.port);
+    found.and_then(|port| port.name.clone()).unwrap_or_default()
+}
+
+/// The picker of a pool and the name of its Service's port, if any Gateway asks it.
+fn external_picker(
+    objects: &Objects,
+    pool: &ObjectName,
+    shown: Option<&CertificatePem>,
+    asking: &FxHashSet<usize>,
+) -> Option<(ExternalPicker, String)> {
+    let service = pools::picker_service(objects, pool).filter(|_| !asking.is_empty())?;
+    let name = port_name(objects, &service);
+    let tls = backend_tls::resolve(objects, TlsBackend::Service(&service, &name), shown);
+    Some((pools::external(objects, pool, tls)?, name))
 }
 
 fn app_protocol(service: &Service, port: u16) -> AppProtocol {

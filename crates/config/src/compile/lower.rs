@@ -5,16 +5,17 @@
 //! a filter must never be skipped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::filters;
 use crate::host::HostPattern;
 use crate::objects::HttpRoute;
 use crate::objects::http_route::{
-    HttpNamedMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteTimeouts, PathMatchType,
-    ValueMatchType,
+    HttpNamedMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRetry, HttpRouteRule,
+    HttpRouteTimeouts, PathMatchType, ValueMatchType,
 };
 use crate::pattern::Pattern;
-use crate::rule::{Filters, Timeouts};
+use crate::rule::{Filters, RouteRetry, Timeouts};
 use crate::table::{Matches, NamedPattern, PathPattern};
 use crate::yaml::nearest;
 
@@ -44,6 +45,7 @@ pub(super) struct LoweredRule {
     pub(super) matches: Vec<Arc<Matches>>,
     pub(super) filters: Filters,
     pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<RouteRetry>,
     /// Filters of each backend, in order; the message if they cannot be used.
     pub(super) backend_filters: Vec<Result<Filters, String>>,
     pub(super) fault: Option<Box<str>>,
@@ -138,6 +140,7 @@ fn lower_rule(
         matches: compiled,
         filters,
         timeouts: lower_timeouts(rule.timeouts.as_ref()),
+        retry: rule.retry.as_ref().map(lower_retry),
         backend_filters,
         fault,
     })
@@ -145,20 +148,24 @@ fn lower_rule(
 
 /// Fields that change nothing yet, without harm to what the rule is for.
 fn note_ignored(rule: &HttpRouteRule, path: &str, ignored: &mut Vec<Unusable>) {
-    let fields = [
-        (
-            rule.retry.is_some(),
-            "retry",
-            "retries are not set by route yet",
-        ),
-        (
-            rule.session_persistence.is_some(),
-            "sessionPersistence",
-            "sessions are not kept yet",
-        ),
-    ];
-    for (_, field, message) in fields.into_iter().filter(|(present, ..)| *present) {
-        ignored.push((format!("{path}.{field}"), message.to_owned()));
+    if rule.session_persistence.is_some() {
+        let message = "sessions are not kept yet".to_owned();
+        ignored.push((format!("{path}.sessionPersistence"), message));
+    }
+}
+
+/// Tries after the first where the route does not say how many, and the least time between two.
+const DEFAULT_RETRIES: u32 = 2;
+const DEFAULT_BACKOFF: Duration = Duration::from_millis(25);
+/// More tries than this would only multiply a failure.
+const MOST_RETRIES: u32 = 20;
+
+fn lower_retry(retry: &HttpRouteRetry) -> RouteRetry {
+    let backoff = retry.backoff.as_ref().map(crate::ApiDuration::value);
+    RouteRetry {
+        codes: retry.codes.clone(),
+        attempts: retry.attempts.unwrap_or(DEFAULT_RETRIES).min(MOST_RETRIES),
+        backoff: backoff.unwrap_or(DEFAULT_BACKOFF),
     }
 }
 

@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 use super::gateways::class_of;
 use super::grants::{self, Referrer};
 use super::{Compiler, Placement, pools};
+use crate::base_models;
 use crate::name::ObjectName;
 use crate::objects::gateway::{Gateway, ParametersReference, SecretReference};
 use crate::objects::http_route::HttpBackendReference;
@@ -77,6 +78,12 @@ impl Reach<'_> {
         let tls = tls.filter_map(|listener| listener.tls.as_ref());
         for reference in tls.flat_map(|tls| &tls.certificate_refs) {
             self.certificate(name, reference);
+        }
+        let objects = self.objects;
+        for (map, entry) in &objects.config_maps {
+            if map.namespace == name.namespace && base_models::is_read(&entry.object) {
+                self.take(Kind::ConfigMap, map);
+            }
         }
         let own = gateway.spec.tls.as_ref();
         let shown = own.and_then(|tls| tls.backend.as_ref());
@@ -178,8 +185,14 @@ impl Reach<'_> {
             return;
         };
         let rules = entry.object.spec.rules.iter().flatten();
-        for reference in rules.flat_map(|rule| &rule.backend_refs) {
-            self.backend(Kind::HttpRoute, &name.namespace, reference);
+        for rule in rules {
+            for reference in &rule.backend_refs {
+                self.backend(Kind::HttpRoute, &name.namespace, reference);
+            }
+            for mirror in rule.mirrors() {
+                let reference = (&mirror.backend_ref).into();
+                self.backend(Kind::HttpRoute, &name.namespace, &reference);
+            }
         }
     }
 

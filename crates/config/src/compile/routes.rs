@@ -203,11 +203,17 @@ impl AttachedRoute {
             });
         for (rule, position, resolved) in references {
             if let link::Resolved::Invalid { reason, message } = resolved {
+                let rules = self.object.spec.rules.as_deref().unwrap_or_default();
+                let written = rules.get(rule).map_or(0, |rule| rule.backend_refs.len());
+                let field = match position.checked_sub(written) {
+                    None => format!("backendRefs[{position}]"),
+                    Some(mirror) => format!("filters, requestMirror {mirror}"),
+                };
                 return Condition {
                     status: Truth::False,
                     reason: *reason,
                     message: message.clone(),
-                    path: format!("spec.rules[{rule}].backendRefs[{position}]"),
+                    path: format!("spec.rules[{rule}].{field}"),
                     ..fine
                 };
             }

@@ -50,7 +50,7 @@ wire!(
         filters: Vec<HttpRouteFilter>,
         backend_refs: Vec<HttpBackendReference>,
         timeouts: Option<HttpRouteTimeouts>,
-        retry: Option<Value>,
+        retry: Option<HttpRouteRetry>,
         session_persistence: Option<Value>,
     }
 );
@@ -61,6 +61,17 @@ wire!(
         ;
         request: Option<ApiDuration>,
         backend_request: Option<ApiDuration>,
+    }
+);
+
+wire!(
+    /// Tries after the first; connection errors and late backends count beside the codes.
+    #[derive(Default)]
+    HttpRouteRetry {
+        ;
+        codes: Vec<u16>,
+        attempts: Option<u32>,
+        backoff: Option<ApiDuration>,
     }
 );
 
@@ -123,8 +134,8 @@ wire!(
         response_header_modifier: Option<HeaderModifier>,
         request_redirect: Option<RequestRedirect>,
         url_rewrite: Option<UrlRewriteFilter>,
-        request_mirror: Option<Value>,
-        cors: Option<Value>,
+        request_mirror: Option<RequestMirror>,
+        cors: Option<CorsFilter>,
         external_auth: Option<Value>,
         extension_ref: Option<Value>,
     }
@@ -183,6 +194,37 @@ wire!(
 );
 
 wire!(
+    /// A copy of requests goes to another backend, whose answer nobody reads; all of them if
+    /// neither share is given.
+    RequestMirror {
+        backend_ref: BackendObjectReference;
+        percent: Option<u32>,
+        fraction: Option<Fraction>,
+    }
+);
+
+wire!(
+    Fraction {
+        numerator: u32;
+        denominator: Option<u32>,
+    }
+);
+
+wire!(
+    /// What pages of other origins may ask for; `*` stands for all.
+    #[derive(Default)]
+    CorsFilter {
+        ;
+        allow_origins: Vec<String>,
+        allow_credentials: Option<bool>,
+        allow_methods: Vec<String>,
+        allow_headers: Vec<String>,
+        expose_headers: Vec<String>,
+        max_age: Option<u32>,
+    }
+);
+
+wire!(
     PathModifier {
         #[serde(rename = "type")]
         modifier_type: PathModifierType;
@@ -211,3 +253,51 @@ wire!(
         filters: Vec<HttpRouteFilter>,
     }
 );
+
+wire!(
+    /// A backend without weight and filters.
+    BackendObjectReference {
+        name: String;
+        group: Option<String>,
+        kind: Option<String>,
+        namespace: Option<String>,
+        port: Option<Port>,
+    }
+);
+
+impl From<&BackendObjectReference> for HttpBackendReference {
+    fn from(reference: &BackendObjectReference) -> Self {
+        Self {
+            name: reference.name.clone(),
+            group: reference.group.clone(),
+            kind: reference.kind.clone(),
+            namespace: reference.namespace.clone(),
+            port: reference.port,
+            weight: None,
+            filters: Vec::new(),
+        }
+    }
+}
+
+impl HttpRouteFilter {
+    /// What it mirrors to, if it does.
+    pub(crate) fn mirror(&self) -> Option<&RequestMirror> {
+        let is_mirror = self.filter_type == FilterType::RequestMirror;
+        self.request_mirror.as_ref().filter(|_| is_mirror)
+    }
+}
+
+impl HttpRouteRule {
+    /// The filters of the rule, then those of each backend.
+    pub(crate) fn filter_lists(&self) -> impl Iterator<Item = &[HttpRouteFilter]> {
+        let of_backends = self.backend_refs.iter();
+        let of_backends = of_backends.map(|backend| backend.filters.as_slice());
+        std::iter::once(self.filters.as_slice()).chain(of_backends)
+    }
+
+    /// Where copies of requests go, in the order of [`Self::filter_lists`].
+    pub(crate) fn mirrors(&self) -> impl Iterator<Item = &RequestMirror> {
+        let filters = self.filter_lists().flatten();
+        filters.filter_map(HttpRouteFilter::mirror)
+    }
+}

@@ -6,6 +6,7 @@
 use serde::ser::SerializeTuple;
 use serde::{Serialize, Serializer};
 
+use super::more::MoreFilters;
 use crate::objects::Sealed;
 use crate::table::RequestView;
 
@@ -20,6 +21,8 @@ pub struct Filters {
     pub redirect: Option<Redirect>,
     /// Another host or path for the backend.
     pub rewrite: Option<UrlRewrite>,
+    /// What few have.
+    pub more: Option<Box<MoreFilters>>,
 }
 
 /// Header edits, applied in the order of the fields.

@@ -366,6 +366,7 @@ mod random {
                 filters: Filters::default(),
                 backends: Vec::new(),
                 timeouts: Timeouts::default(),
+                retry: None,
                 fault: None,
             });
             let matches = Arc::new(line.matches.clone());

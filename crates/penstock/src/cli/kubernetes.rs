@@ -112,4 +112,6 @@ pub(crate) struct ProxyArgs {
     /// group's limit, else of the machine's memory].
     #[arg(long, env = "PENSTOCK_MEMORY_LIMIT", value_parser = crate::run::memory::parse, value_name = "SIZE")]
     pub(crate) memory_limit: Option<MemoryLimit>,
+    #[command(flatten)]
+    pub(crate) limits: super::LimitArgs,
 }

@@ -238,7 +238,7 @@ fn what_cannot_be_served_fails_as_the_api_says() {
     let rule =
         |path: &str, rest: &str| format!("{{matches: [{{path: {{value: {path}}}}}], {rest}}}");
     let backend = |path: &str, backend: &str| rule(path, &format!("backendRefs: [{backend}]"));
-    let mirror = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}], \
+    let mirror = "filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP}}], \
         backendRefs: [{name: web, port: 80}]";
     let rules = [
         backend("/gone", "{name: gone, port: 80}"),
@@ -279,10 +279,10 @@ fn what_cannot_be_served_fails_as_the_api_says() {
         ("/foreign", 500, "ReferenceGrant"),
         ("/empty", 503, "no_endpoints"),
         ("/pool-empty", 503, "no_endpoints"),
-        ("/asked", 500, "leave endpointPickerRef out"),
+        ("/asked", 503, "picker_unavailable"),
         ("/zero", 500, "no_backend"),
         ("/none", 500, ""),
-        ("/filter", 500, "RequestMirror is not served yet"),
+        ("/filter", 500, "ExternalAuth is not served yet"),
         ("/nowhere", 404, "no_route"),
         ("/web", 200, "web"),
     ] {

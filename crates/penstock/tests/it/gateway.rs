@@ -92,6 +92,10 @@ impl Gateway {
         self.process.0.wait().unwrap().code()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// In front of these servers.
     pub(crate) fn before(servers: &[SocketAddr]) -> Self {
         let urls: Vec<String> = servers

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -61,6 +62,35 @@ pub(crate) fn echo(name: &'static str) -> SocketAddr {
             }
         }
     })
+}
+
+/// What a [`counting`] server has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) count: AtomicU64,
+    pub(crate) last: Mutex<Vec<String>>,
+}
+
+/// Answers its requests, numbered from 0, with the status that `status` says.
+pub(crate) fn counting(
+    name: &'static str,
+    status: impl Fn(u64) -> u16 + Clone + Send + 'static,
+) -> (SocketAddr, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let told = seen.clone();
+    let address = serve(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        while let Some(lines) = read_head(&mut reader) {
+            *told.last.lock().unwrap() = lines;
+            let status = status(told.count.fetch_add(1, Ordering::Relaxed));
+            let head =
+                format!("HTTP/1.1 {status} As told\r\nx-from: {name}\r\ncontent-length: 0\r\n\r\n");
+            if stream.write_all(head.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, seen)
 }
 
 const FINISH: &str =

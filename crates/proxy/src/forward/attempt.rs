@@ -97,7 +97,7 @@ fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadl
 }
 
 /// Runs `act` while watching for the client to leave.
-async fn watching<T>(
+pub(crate) async fn watching<T>(
     client: &mut Client,
     limits: &Limits,
     act: impl Future<Output = T>,

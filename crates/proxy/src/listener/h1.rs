@@ -283,14 +283,13 @@ impl Connection {
                 self.offer(b"HTTP/1.1 100 Continue\r\n\r\n", b"").await?;
                 self.flush(limits).await?;
             }
-            self.deadline.set(clock::coarse() + limits.body_idle);
+            self.deadline
+                .set(limits.body_due(x.timings.started, body.len()));
             match self.read_more().await {
                 Ok(0) => return Err(Failure::client_gone(Phase::Body)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let message =
-                        format!("no byte of the request body within {:?}", limits.body_idle);
-                    return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
+                    return Err(body_late(limits));
                 }
                 Err(_) => return Err(Failure::client_gone(Phase::Body)),
             }
@@ -411,9 +410,12 @@ impl Connection {
         self.deadline.clear();
         drop(unsent);
         self.owed.release();
-        written.map_err(|_| {
+        written.map_err(|error| {
             self.gone = true;
-            Failure::client_gone(Phase::Stream)
+            match error.kind() {
+                io::ErrorKind::TimedOut => Failure::client_stalled(),
+                _ => Failure::client_gone(Phase::Stream),
+            }
         })
     }
 
@@ -476,6 +478,14 @@ pub(super) fn bounded(length: u64, limits: &Limits) -> Result<usize, Failure> {
         Ok(length) if length <= limits.body_bytes => Ok(length),
         _ => Err(too_large(length, limits)),
     }
+}
+
+pub(super) fn body_late(limits: &Limits) -> Failure {
+    let message = format!(
+        "no byte of the request body within {:?}, or fewer than {} a second",
+        limits.body_idle, limits.body_rate
+    );
+    Failure::new(Phase::Body, Cause::BodyTimeout, message)
 }
 
 pub(super) fn too_large(length: u64, limits: &Limits) -> Failure {

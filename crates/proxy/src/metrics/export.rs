@@ -195,39 +195,52 @@ fn latencies(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Resul
     Ok(())
 }
 
+type CountOf = fn(&Counted) -> &AtomicU64;
+
+/// Name, help and where it is counted.
+const COUNTERS: [(&str, &str, CountOf); 8] = [
+    (
+        "penstock_connections",
+        "Client connections accepted",
+        |one| &one.connections,
+    ),
+    (
+        "penstock_retries",
+        "Requests tried again on another endpoint",
+        |one| &one.retries,
+    ),
+    (
+        "penstock_refused_heads",
+        "Request heads that HTTP/1.1 forbids",
+        |one| &one.refused,
+    ),
+    ("penstock_panics", "Connections ended by a panic", |one| {
+        &one.panics
+    }),
+    (
+        "penstock_http2_floods",
+        "HTTP/2 connections closed for too many frames that cost more than they say",
+        |one| &one.floods,
+    ),
+    (
+        "penstock_tls_handshakes_failed",
+        "TLS handshakes with clients that failed, were late or were turned away",
+        |one| &one.handshakes_failed,
+    ),
+    (
+        "penstock_mirrored_requests",
+        "Copies of requests sent to mirrors",
+        |one| &one.mirrored,
+    ),
+    (
+        "penstock_mirrors_dropped",
+        "Copies that were not sent: no endpoint, or too many under way",
+        |one| &one.mirrors_dropped,
+    ),
+];
+
 fn process(encoder: &mut DescriptorEncoder<'_>, workers: &[Arc<Counted>]) -> fmt::Result {
-    type Of = fn(&Counted) -> &AtomicU64;
-    let counters: [(&str, &str, Of); 6] = [
-        (
-            "penstock_connections",
-            "Client connections accepted",
-            |one| &one.connections,
-        ),
-        (
-            "penstock_retries",
-            "Requests tried again on another endpoint",
-            |one| &one.retries,
-        ),
-        (
-            "penstock_refused_heads",
-            "Request heads that HTTP/1.1 forbids",
-            |one| &one.refused,
-        ),
-        ("penstock_panics", "Connections ended by a panic", |one| {
-            &one.panics
-        }),
-        (
-            "penstock_http2_floods",
-            "HTTP/2 connections closed for too many frames that cost more than they say",
-            |one| &one.floods,
-        ),
-        (
-            "penstock_tls_handshakes_failed",
-            "TLS handshakes with clients that failed, were late or were turned away",
-            |one| &one.handshakes_failed,
-        ),
-    ];
-    for (name, help, of) in counters {
+    for (name, help, of) in COUNTERS {
         let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         Count(total(workers, of)).encode(family)?;
     }

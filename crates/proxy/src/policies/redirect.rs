@@ -1,15 +1,9 @@
 //! RequestRedirect: the gateway answers with a `Location` and no backend is asked.
 
+use super::Answer;
 use crate::exchange::Exchange;
 use crate::route::View;
 use config::Redirect;
-
-/// A redirect, ready to be written.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) location: String,
-}
 
 pub(crate) fn answer(redirect: &Redirect, x: &Exchange) -> Answer {
     let view = View(&x.head);
@@ -17,6 +11,6 @@ pub(crate) fn answer(redirect: &Redirect, x: &Exchange) -> Answer {
     let location = redirect.location(&view, x.matched_prefix, x.bind.port(), scheme);
     Answer {
         status: redirect.status,
-        location,
+        fields: vec![("location", location)],
     }
 }

@@ -8,7 +8,7 @@ use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Growing};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::{bounded, too_large};
+use crate::listener::h1::{body_late, bounded, too_large};
 use crate::memory::{ACCOUNT, Charge, Full, H2_STREAM_BYTES, Use};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -166,6 +166,7 @@ impl Stream {
         }
         let mut seen = usize::MAX;
         let mut is_full = false;
+        let mut stalled = false;
         let sent = poll_fn(|cx| {
             let sent = self.poll_send(cx);
             if sent.is_ready() {
@@ -184,7 +185,8 @@ impl Stream {
                 seen = self.unsent.len();
                 self.deadline.set(clock::now() + limits.write_stall);
             }
-            if self.poll_gone(cx).is_ready() || self.deadline.poll_passed(cx) {
+            stalled = self.deadline.poll_passed(cx);
+            if stalled || self.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Gone));
             }
             Poll::Pending
@@ -194,6 +196,10 @@ impl Stream {
         self.owed.release();
         match sent {
             Err(Gone) if is_full => Err(ACCOUNT.refuse(Phase::Stream)),
+            Err(Gone) if stalled => {
+                self.left();
+                Err(Failure::client_stalled())
+            }
             sent => sent.map_err(|Gone| self.left()),
         }
     }
@@ -336,8 +342,9 @@ async fn body_of(
     body: &mut Growing,
     (limits, held): (&Limits, &Share),
 ) -> Result<(), Failure> {
+    let started = clock::coarse();
     loop {
-        stream.deadline.set(clock::coarse() + limits.body_idle);
+        stream.deadline.set(limits.body_due(started, body.len()));
         let part = poll_fn(|cx| match incoming.poll_data(cx) {
             Poll::Pending if stream.deadline.poll_passed(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
@@ -358,10 +365,7 @@ async fn body_of(
                 return Err(Failure::client_gone(Phase::Body));
             }
             Some(None) => return Ok(()),
-            None => {
-                let message = format!("no byte of the request body within {:?}", limits.body_idle);
-                return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
-            }
+            None => return Err(body_late(limits)),
         }
     }
 }
