@@ -1,8 +1,9 @@
 //! The end of the process: nothing new is taken, what is under way ends as it began, and the log
 //! has every line.
 
-use crate::crowd::{CROWD, Says, sent, server, size};
+use crate::crowd::{CROWD, Says, sent, server};
 use crate::gateway::{Gateway, connect, free_address, penstock, read_answer, request, wait_until};
+use crate::measures::{measured, promised};
 use crate::over2::Http2;
 use crate::servers::{CHAT, Server, chat};
 use std::io::{BufReader, Read, Write};
@@ -38,12 +39,12 @@ async fn whole(mut stream: tokio::net::TcpStream) -> Option<Vec<u8>> {
 
 #[test]
 fn five_hundred_streams_end_before_the_process_does() {
-    let streams = size(500, 300);
+    let streams = promised(300, 500);
     let over_h2 = 20;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.jsonl");
     let server = server(Says::Events(
-        size(100, 30) as u32,
+        promised(30, 100) as u32,
         Duration::from_millis(50),
     ));
     let mut gateway = logged(server, &log, &[]);
@@ -76,11 +77,8 @@ fn five_hundred_streams_end_before_the_process_does() {
     }
     client.end().unwrap();
     assert_eq!(gateway.ended(), Some(0));
-    println!(
-        "measured: {} streams ended whole, the process {:.1} s after SIGTERM",
-        streams + over_h2,
-        told.elapsed().as_secs_f32()
-    );
+    measured("drain.streams_whole", (streams + over_h2) as f64);
+    measured("drain.seconds_to_the_end", told.elapsed().as_secs_f64());
     assert_eq!(lines(&log), streams + over_h2, "every line is in the log");
 }
 
