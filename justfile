@@ -43,7 +43,7 @@ sim:
 e2e:
     cargo test -p penstock
 
-# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
+# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible)
 h2spec:
     cargo build -p penstock
     conformance/h2spec.sh target/debug/penstock
@@ -51,6 +51,10 @@ h2spec:
 # Against real model servers
 real:
     tests/real/run.sh
+
+# What the official clients raise for each cause, compared with docs/errors.md
+clients *ARGS:
+    tests/clients/run.sh {{ ARGS }}
 
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:
