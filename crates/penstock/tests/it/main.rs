@@ -30,6 +30,7 @@ mod gateway;
 mod grpc;
 mod http2;
 mod late;
+mod linger;
 mod measures;
 mod names;
 mod over2;

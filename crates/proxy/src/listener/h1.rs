@@ -83,7 +83,10 @@ pub(crate) async fn serve_connection(
             }
             Err(failure) => {
                 serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
-                break;
+                if let Client::H1(connection) = &mut client {
+                    connection.linger(&shared.limits).await;
+                }
+                return None;
             }
         }
         is_first = false;
@@ -374,6 +377,34 @@ impl Connection {
     fn is_preface(&self) -> bool {
         let seen = self.carry.len().min(super::h2::PREFACE.len());
         seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
+    }
+
+    /// Ends a connection whose client may still be sending. Closed with bytes unread, it would be reset
+    /// by the kernel, and the client might never see what it was told.
+    async fn linger(&mut self, limits: &Limits) {
+        if self.gone {
+            return;
+        }
+        self.deadline.set(clock::now() + limits.linger);
+        let mut left = limits.linger_bytes;
+        let mut said = false;
+        poll_fn(|cx| {
+            if self.deadline.poll_passed(cx) || self.draining.get() {
+                return Poll::Ready(());
+            }
+            if !said {
+                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+                said = shut.is_ready();
+            }
+            while let Ok((_, count)) = ready!(self.stream.poll_scratch(cx)) {
+                left = left.saturating_sub(count);
+                if count == 0 || left == 0 {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Says farewell where TLS asks for it.
