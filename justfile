@@ -47,7 +47,7 @@ e2e:
 soak SECONDS="600":
     PENSTOCK_SOAK_SECONDS={{ SECONDS }} cargo test --release -p penstock --test it soak:: -- --nocapture
 
-# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
+# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible)
 h2spec:
     cargo build -p penstock
     conformance/h2spec.sh target/debug/penstock
@@ -55,6 +55,10 @@ h2spec:
 # Against real model servers
 real:
     tests/real/run.sh
+
+# What the official clients raise for each cause, compared with docs/errors.md
+clients *ARGS:
+    tests/clients/run.sh {{ ARGS }}
 
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:

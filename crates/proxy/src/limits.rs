@@ -55,6 +55,10 @@ pub struct Limits {
     pub handshakes: usize,
     /// The end of a TLS or HTTP/2 connection, once everything was said.
     pub farewell: Duration,
+    /// How long a client that was refused may go on sending what nobody reads, so that it sees why.
+    pub linger: Duration,
+    /// The same in bytes.
+    pub linger_bytes: usize,
     /// Client connections of the process; further ones wait in the kernel's queue.
     pub connections: usize,
 }
@@ -150,6 +154,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             handshakes: 512,
             farewell: Duration::from_secs(1),
+            linger: Duration::from_secs(5),
+            linger_bytes: 128 << 20,
             connections: 65_536,
         }
     }

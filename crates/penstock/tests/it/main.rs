@@ -35,6 +35,7 @@ mod gateway;
 mod grpc;
 mod http2;
 mod late;
+mod linger;
 mod measures;
 mod memory;
 mod names;

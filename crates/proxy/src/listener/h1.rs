@@ -97,7 +97,7 @@ pub(crate) async fn serve_connection(
                 if let Client::H1(connection) = &mut client {
                     connection.linger(&shared.limits).await;
                 }
-                break;
+                return None;
             }
         }
         is_first = false;
@@ -426,29 +426,34 @@ impl Connection {
         seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
     }
 
-    /// Ends our side and reads on for a moment: a client that is still sending would be reset, and
-    /// not see its answer, if what it sends met a closed socket.
+    /// Ends a connection whose client may still be sending. Closed with bytes unread, it would be reset
+    /// by the kernel, and the client might never see what it was told.
     async fn linger(&mut self, limits: &Limits) {
         if self.gone {
             return;
         }
         self.carry = Vec::new();
         self.ahead.release();
-        self.deadline.set(clock::now() + limits.farewell);
+        self.deadline.set(clock::now() + limits.linger);
+        let mut left = limits.linger_bytes;
         let mut said = false;
         poll_fn(|cx| {
-            said = said || Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
-            loop {
-                match self.stream.poll_scratch(cx) {
-                    Poll::Ready(Ok((_, count))) if count > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if self.deadline.poll_passed(cx) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
+            if self.deadline.poll_passed(cx) || self.draining.get() {
+                return Poll::Ready(());
+            }
+            if !said {
+                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+                said = shut.is_ready();
+            }
+            while let Ok((_, count)) = ready!(self.stream.poll_scratch(cx)) {
+                left = left.saturating_sub(count);
+                if count == 0 || left == 0 {
+                    break;
                 }
             }
+            Poll::Ready(())
         })
         .await;
-        self.gone = true;
     }
 
     /// Says farewell where TLS asks for it.
