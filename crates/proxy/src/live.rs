@@ -448,11 +448,12 @@ impl Proxy {
     /// Stops accepting, lets requests end, and waits for the workers. Blocks.
     pub fn stop(mut self) {
         self.shared.stop.cancel();
-        for pool in self.live().all_pools() {
-            pool.sync(&[]);
-        }
         for worker in &mut self.workers {
             worker.join();
+        }
+        // Until now requests under way, and the last one of each connection, needed the members.
+        for pool in self.live().all_pools() {
+            pool.sync(&[]);
         }
     }
 }

@@ -179,7 +179,8 @@ impl Worker {
 async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Command>) {
     let tasks = TaskTracker::new();
     let local = Rc::new_cyclic(|me| Local::new(index, &shared, me.clone()));
-    tasks.spawn_local(tick(local.clone(), shared.clone()));
+    // To the end: deadlines of connections that drain must pass too.
+    let ticking = tokio::task::spawn_local(tick(local.clone()));
     loop {
         let command = tokio::select! {
             command = inbox.recv() => command,
@@ -199,6 +200,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
     tasks.wait().await;
     local.mirrors.close();
     local.mirrors.wait().await;
+    ticking.abort();
     local.log.borrow_mut().flush();
 }
 
@@ -252,14 +254,11 @@ impl Local {
 }
 
 /// Ten times a second: deadlines that passed, log lines that wait, idle connections that are old.
-async fn tick(local: Rc<Local>, shared: Arc<Shared>) {
+async fn tick(local: Rc<Local>) {
     let mut every = tokio::time::interval(Duration::from_millis(100));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shared.stop.cancelled() => return,
-        }
+        every.tick().await;
         let now = crate::clock::now();
         deadline::fire(now);
         // An idle worker must not hold a configuration that has been replaced.
