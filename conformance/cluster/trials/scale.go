@@ -26,7 +26,7 @@ const (
 	clockTicks    = 100 // a second, in /proc/PID/stat
 )
 
-// field is ten Gateways, of which the first has a proxy; the image of the others only sleeps.
+// field is ten Gateways, of which the first has a proxy; the others get none, see below.
 func field() string {
 	text := `
 apiVersion: v1
@@ -37,11 +37,6 @@ apiVersion: penstock.dev/v1alpha1
 kind: GatewayParameters
 metadata: {name: real, namespace: scale}
 spec: {replicas: 1}
----
-apiVersion: penstock.dev/v1alpha1
-kind: GatewayParameters
-metadata: {name: statuses-only, namespace: scale}
-spec: {replicas: 1, image: pause}
 ---
 apiVersion: v1
 kind: Service
@@ -60,19 +55,15 @@ spec:
       containers: [{name: server, image: vllm/vllm-openai, args: [--port, "8000"], ports: [{containerPort: 8000}]}]
 `
 	for number := range scaleGateways {
-		parameters := "statuses-only"
-		if number == 0 {
-			parameters = "real"
-		}
 		text += fmt.Sprintf(`---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: gateway-%d, namespace: scale}
 spec:
   gatewayClassName: penstock
-  infrastructure: {parametersRef: {group: penstock.dev, kind: GatewayParameters, name: %s}}
+  infrastructure: {parametersRef: {group: penstock.dev, kind: GatewayParameters, name: real}}
   listeners: [{name: http, port: 80, protocol: HTTP}]
-`, number, parameters)
+`, number)
 	}
 	return text
 }
@@ -131,6 +122,16 @@ func Scale(ctx context.Context, b Bed) error {
 	address, err := b.address(ctx, "scale", "gateway-0")
 	if err != nil {
 		return err
+	}
+	// What a person scales stays so: statuses without proxies.
+	for number := 1; number < scaleGateways; number++ {
+		name := fmt.Sprintf("gateway-%d", number)
+		if _, err := b.address(ctx, "scale", name); err != nil {
+			return err
+		}
+		if _, err := b.Kubectl(ctx, "", "scale", "-n", "scale", "deployment/"+name+"-penstock", "--replicas=0"); err != nil {
+			return err
+		}
 	}
 	api, err := newCluster(b.Kubeconfig)
 	if err != nil {

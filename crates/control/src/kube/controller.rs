@@ -101,6 +101,7 @@ pub async fn controller(
         compiled: None,
         writes: Writes::counted(counts.clone()),
         applied: HashMap::new(),
+        right: HashMap::new(),
         feeds: feeds.clone(),
         ready,
         leads: leading.clone(),
@@ -124,6 +125,8 @@ struct Controller {
     writes: Writes,
     /// What stood after our last write of what is provisioned: something else is somebody's change.
     applied: HashMap<Key, u64>,
+    /// Statuses that stand as they should, with the version of the object that was looked at.
+    right: HashMap<Key, (ObjectStatus, String)>,
     feeds: Arc<Feeds>,
     ready: channel::Sender<bool>,
     leads: channel::Receiver<Leadership>,
@@ -339,13 +342,31 @@ impl Controller {
             return;
         };
         let mut wanted = Vec::new();
+        let mut right = HashMap::with_capacity(compiled.statuses.objects.len());
         for status in &compiled.statuses.objects {
             let Some((index, stored)) = self.store.of_kind(status.kind, &status.name) else {
                 continue;
             };
-            if let Some((status, beside)) = self.complete(status)
-                && let Some(new) = status::wanted(&status, stored, &beside, &now)
-            {
+            // What a Gateway's status says depends on more than these two.
+            let key = (index, status.name.clone());
+            let known = self.right.remove(&key).filter(|(known, version)| {
+                status.kind != Kind::Gateway
+                    && known == status
+                    && *version == stored.resource_version
+            });
+            if let Some(known) = known {
+                right.insert(key, known);
+                continue;
+            }
+            let Some((complete, beside)) = self.complete(status) else {
+                continue;
+            };
+            let new = status::wanted(&complete, stored, &beside, &now);
+            if new.is_none() {
+                let version = stored.resource_version.clone();
+                right.insert(key, (status.clone(), version));
+            }
+            if let Some(new) = new {
                 let write = Write::Status {
                     resource_version: stored.resource_version.clone(),
                     api_version: stored.api_version.clone(),
@@ -354,6 +375,7 @@ impl Controller {
                 wanted.push(((index, status.name.clone()), write));
             }
         }
+        self.right = right;
         for (key, write) in wanted {
             self.writes.start(&self.client, key, write);
         }
