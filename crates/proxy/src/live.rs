@@ -420,6 +420,7 @@ impl Proxy {
         for worker in &mut self.workers {
             worker.join();
         }
+        // Until now requests under way, and the last one of each connection, needed the members.
         self.shared.ended.cancel();
         for pool in self.live().all_pools() {
             pool.sync(&[]);
