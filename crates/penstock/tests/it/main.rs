@@ -20,6 +20,7 @@ mod certificates;
 mod cli;
 mod configured;
 mod docs;
+mod doctor;
 mod errors;
 mod events;
 mod explain;
