@@ -31,6 +31,7 @@ mod gateway;
 mod grpc;
 mod http2;
 mod late;
+mod latency;
 mod linger;
 mod measures;
 mod names;
