@@ -22,6 +22,7 @@ PROMISES = [
     ("aborts_memory_growth_percent", "memory of the second 50,000 random aborts over that of the first", 2.0, "{:.1f} %"),
     ("failover_500_failures", "failures that clients see of a server that answers 500", 0, "{:.0f}"),
     ("failover_hang_failures", "of one that hangs, where a try has a limit", 0, "{:.0f}"),
+    ("failover_silence_failures", "of one that hangs without such a limit", 5, "{:.0f}"),
     ("failover_reset_failures", "of one that resets in mid-stream", 5, "{:.0f}"),
     ("failover_slow_failures", "of one that is ten times slower", 0, "{:.0f}"),
     ("failover_slow_requests", "requests that still go to one that is ten times slower, of 100", 5, "{:.0f}"),

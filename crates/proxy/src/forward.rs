@@ -19,6 +19,7 @@ use crate::retry;
 use crate::worker::Local;
 use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,7 +35,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) due: Option<Micros>,
     pub(crate) timeouts: Timeouts,
     /// The retry of the failure at hand has been paid for.
-    granted: bool,
+    granted: Cell<bool>,
 }
 
 /// Serves the request from `pool`.
@@ -67,7 +68,7 @@ pub(crate) async fn forward(
     let mut held = Held::default();
     pool.held(&x.chain, &mut held);
     let targets = drawn(resolved.targets, local.draw());
-    let mut sending = Sending {
+    let sending = Sending {
         local,
         limits: &shared.limits,
         pool,
@@ -75,7 +76,7 @@ pub(crate) async fn forward(
         priority,
         due: timeouts.request.map(|within| x.timings.started + within),
         timeouts,
-        granted: false,
+        granted: Cell::new(false),
     };
     x.decision = shared.next_decision();
     pool.budget.earn();
@@ -89,12 +90,11 @@ pub(crate) async fn forward(
                 .retries
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
-        let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
+        let failure = match one(&sending, client, x, (lease, decision, targets)).await {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        let again = sending.granted || retry::allowed(pool, x, &failure);
-        sending.granted = false;
+        let again = sending.granted.take() || retry::allowed(pool, x, &failure);
         if let Some(last) = x.attempts.last_mut() {
             last.failure = Some(failure.clone());
         }
@@ -185,7 +185,7 @@ async fn wait(client: &mut Client, mut waiting: Waiting, limits: &Limits) -> Res
 
 /// One try: send, relay, settle, record.
 async fn one(
-    sending: &mut Sending<'_>,
+    sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     (mut lease, decision, targets): (Lease, Decision, &[Target]),
@@ -218,7 +218,7 @@ async fn one(
 
 /// The part of a try in which bytes move.
 async fn answered(
-    sending: &mut Sending<'_>,
+    sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     (lease, endpoint, target): (&mut Lease, &Endpoint, Option<&str>),
@@ -229,7 +229,7 @@ async fn answered(
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {
-            sending.granted = true;
+            sending.granted.set(true);
             return Err(failure);
         }
     }

@@ -14,8 +14,9 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::client::Client;
-use crate::pool::Endpoint;
 use crate::pool::lease::Lease;
+use crate::pool::{Endpoint, Pool};
+use crate::retry;
 use crate::tunnel;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
@@ -26,9 +27,11 @@ use ends::{
 use heartbeat::Heartbeat;
 use picker::Micros;
 pub(crate) use reply::Reply;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 /// What happened while waiting for an endpoint.
 enum Event {
@@ -56,12 +59,18 @@ async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> 
     .await
 }
 
+/// How often a wait for a head asks whether it is in vain.
+const LOOK_FOR_HEAD: Duration = Duration::from_secs(1);
+
 /// When the wait for the response head ends, and what the failure is then; whose head it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadDeadline<'a> {
     pub(crate) due: Micros,
     pub(crate) cause: Cause,
     pub(crate) endpoint: &'a Endpoint,
+    pub(crate) pool: &'a Pool,
+    /// Set when a retry has been paid for.
+    pub(crate) granted: &'a Cell<bool>,
     /// The whole request must be over by then.
     pub(crate) request_due: Option<Micros>,
 }
@@ -80,7 +89,20 @@ impl HeadDeadline<'_> {
 
 /// When a wait until `due` looks whether the endpoint is still there.
 fn look_by(due: Micros, limits: &Limits) -> Micros {
-    due.min(clock::coarse() + limits.look)
+    due.min(clock::coarse() + limits.look.min(LOOK_FOR_HEAD))
+}
+
+/// The failure of a wait at an endpoint that hangs, if another may be tried.
+fn in_vain(x: &Exchange, deadline: &HeadDeadline<'_>) -> Option<Failure> {
+    let began = x.attempts.last()?.started;
+    if !deadline.pool.is_in_vain(deadline.endpoint.id, began) {
+        return None;
+    }
+    let failure = late(Cause::HeadLate);
+    retry::allowed(deadline.pool, x, &failure).then(|| {
+        deadline.granted.set(true);
+        failure
+    })
 }
 
 /// What is to be done when a wait for the decision has lasted until it looks around.
@@ -95,6 +117,11 @@ async fn look(
     }
     if deadline.endpoint.reach.is_gone_for(limits.vanished) {
         return Err(vanished());
+    }
+    if deadline.pool.inference
+        && let Some(failure) = in_vain(x, deadline)
+    {
+        return Err(failure);
     }
     if x.response.owes_event {
         heartbeat.beat(client, x, Micros(0), limits).await?;
