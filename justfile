@@ -60,6 +60,10 @@ real:
 clients *ARGS:
     tests/clients/run.sh {{ ARGS }}
 
+# All drills of docs/promises.md in full; prints what was measured beside what is promised
+promises:
+    bench/promises.py
+
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:
     cargo +nightly fuzz run {{ TARGET }} {{ ARGS }}

@@ -4,6 +4,8 @@
 //! The connection owns no buffer while it waits. Requests are read into the worker's read buffer;
 //! `carry` holds an incomplete head or pipelined bytes, `unsent` what a slow client has not taken.
 
+mod ending;
+
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Growing, Held, HeldBuffer};
@@ -20,11 +22,9 @@ use http1::{BodyReader, Framing, Parsed};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite;
 
 /// Bodies up to this size are copied out of the read buffer; larger ones take the buffer over.
 const COPY_BYTES: usize = 8 << 10;
@@ -429,50 +429,6 @@ impl Connection {
     fn is_preface(&self) -> bool {
         let seen = self.carry.len().min(super::h2::PREFACE.len());
         seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
-    }
-
-    /// Ends a connection whose client may still be sending. Closed with bytes unread, it would be reset
-    /// by the kernel, and the client might never see what it was told.
-    async fn linger(&mut self, limits: &Limits) {
-        if self.gone {
-            return;
-        }
-        self.carry = Vec::new();
-        self.ahead.release();
-        self.deadline.set(clock::now() + limits.linger);
-        let mut left = limits.linger_bytes;
-        let mut said = false;
-        poll_fn(|cx| {
-            if self.deadline.poll_passed(cx) || self.draining.get() {
-                return Poll::Ready(());
-            }
-            if !said {
-                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-                said = shut.is_ready();
-            }
-            while let Ok((_, count)) = ready!(self.stream.poll_scratch(cx)) {
-                left = left.saturating_sub(count);
-                if count == 0 || left == 0 {
-                    break;
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    /// Says farewell where TLS asks for it.
-    async fn close(&mut self, limits: &Limits) {
-        if self.gone || !self.stream.is_tls() {
-            return;
-        }
-        self.deadline.set(clock::now() + limits.farewell);
-        poll_fn(|cx| match Pin::new(&mut self.stream).poll_shutdown(cx) {
-            Poll::Pending if !self.deadline.poll_passed(cx) => Poll::Pending,
-            // Whether the client heard it changes nothing.
-            _ => Poll::Ready(()),
-        })
-        .await;
     }
 }
 
