@@ -27,13 +27,13 @@ docs:
 
 # Penstock, the bare floor and its peers in one run: CPU, memory, instructions
 floor:
-    cargo build --release -p penstock -p bench
-    cargo run --release -q -p bench -- run
+    cargo build --release -p penstock
+    cargo run --profile floor -q -p bench -- run --penstock target/release/penstock
 
 # The same with options, for example: just bench --only 1k,paced --pairs 20
 bench *ARGS:
-    cargo build --release -p penstock -p bench
-    cargo run --release -q -p bench -- run {{ ARGS }}
+    cargo build --release -p penstock
+    cargo run --profile floor -q -p bench -- run --penstock target/release/penstock {{ ARGS }}
 
 # The tests of the simulator
 sim:
@@ -43,7 +43,11 @@ sim:
 e2e:
     cargo test -p penstock
 
-# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
+# A hostile mix for SECONDS: memory must not grow, nothing may be left behind
+soak SECONDS="600":
+    PENSTOCK_SOAK_SECONDS={{ SECONDS }} cargo test --release -p penstock --test it soak:: -- --nocapture
+
+# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible)
 h2spec:
     cargo build -p penstock
     conformance/h2spec.sh target/debug/penstock
@@ -51,6 +55,10 @@ h2spec:
 # Against real model servers
 real:
     tests/real/run.sh
+
+# What the official clients raise for each cause, compared with docs/errors.md
+clients *ARGS:
+    tests/clients/run.sh {{ ARGS }}
 
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:

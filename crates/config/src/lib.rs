@@ -54,8 +54,8 @@ pub use rule::{
     PathEdit, Redirect, RouteRetry, Rule, Target, Timeouts, UrlRewrite,
 };
 pub use snapshot::{
-    Address, AppProtocol, Bind, Listener, PickerKind, PoolConfig, ServiceConfig, ServicePort,
-    Snapshot,
+    Address, AppProtocol, Bind, ExternalPicker, Listener, PickerKind, PickerTls, PoolConfig,
+    ServiceConfig, ServicePort, Snapshot,
 };
 pub use status::{
     Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,

@@ -70,6 +70,8 @@ pub struct Listener {
     pub tls: Option<Arc<ListenerTls>>,
     /// Whether clients may raise their priority by inference headers.
     pub trust_inference_headers: bool,
+    /// Whether pools behind it are picked from by the built-in picker, whatever picker they name.
+    pub built_in_picker: bool,
     /// What requests are told about the base of their model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_models: Option<Arc<BaseModels>>,
@@ -116,19 +118,41 @@ fn shown<S: Serializer>(spec: &PoolSpec, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 /// Who picks the endpoints of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum PickerKind {
     /// The built-in picker.
     BuiltIn,
-    /// An endpoint picker behind a Service of the pool's namespace.
-    External {
-        /// The Service's name.
-        service: ObjectName,
-        /// The Service's port.
-        port: u16,
-        /// Whether to pick without it when it does not answer.
-        fail_open: bool,
-    },
+    /// An endpoint picker behind a Service of the pool's namespace, unless the listener passes over
+    /// it.
+    External(ExternalPicker),
+}
+
+/// An endpoint picker that is asked over Envoy's ext_proc protocol.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExternalPicker {
+    /// The Service and its port.
+    pub service: ServicePort,
+    /// Whether to pick without it when it does not answer.
+    pub fail_open: bool,
+    /// How long it may take to pick, in seconds; above 0.
+    pub pick_seconds: f32,
+    /// How it is connected to.
+    pub tls: PickerTls,
+    /// Ready endpoints of the Service; none when it is not there.
+    pub endpoints: Vec<Address>,
+}
+
+/// TLS towards an endpoint picker, always with HTTP/2 inside.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum PickerTls {
+    /// TLS, and whoever answers is believed: pickers sign their own certificates.
+    Unverified,
+    /// As a BackendTLSPolicy of the Service says.
+    Verified(Arc<BackendTls>),
+    /// None: the port's `appProtocol` is `kubernetes.io/h2c`.
+    None,
+    /// A policy that cannot be used, and why: nothing is sent.
+    Unusable(String),
 }
 
 /// What a backend speaks.

@@ -64,10 +64,26 @@ impl<'a> Members<'a> {
     /// At the first byte that cannot stand there; the walk is over then.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Member>, Malformed> {
+        let is_over = self.state == State::Over;
+        match self.next_inside()? {
+            None if !is_over => self.end(),
+            member => Ok(member),
+        }
+    }
+
+    /// The same, whatever follows the object: at its end, [`Members::at`] is behind its bracket.
+    ///
+    /// # Errors
+    /// As [`Members::next`].
+    #[inline(always)]
+    pub(crate) fn next_inside(&mut self) -> Result<Option<Member>, Malformed> {
         let state = core::mem::replace(&mut self.state, State::Over);
         match (self.bytes.get(self.at), state) {
             (_, State::Over) => return Ok(None),
-            (Some(b'}'), _) => return self.end(),
+            (Some(b'}'), _) => {
+                self.at += 1;
+                return Ok(None);
+            }
             (Some(b','), State::Later) => self.at = skip_space(self.bytes, self.at + 1),
             (_, State::First) => {}
             _ => return Err(self.here()),
@@ -76,6 +92,11 @@ impl<'a> Members<'a> {
         self.at = skip_space(self.bytes, member.value.end);
         self.state = State::Later;
         Ok(Some(member))
+    }
+
+    /// Where the walk stands.
+    pub(crate) fn at(&self) -> usize {
+        self.at
     }
 
     #[inline(always)]
@@ -127,7 +148,7 @@ impl<'a> Members<'a> {
     }
 
     fn end(&mut self) -> Result<Option<Member>, Malformed> {
-        let at = skip_space(self.bytes, self.at + 1);
+        let at = skip_space(self.bytes, self.at);
         if at == self.bytes.len() {
             Ok(None)
         } else {

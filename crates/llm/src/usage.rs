@@ -37,12 +37,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Takes over what a `usage` object says. Anything that is no object says nothing.
-    pub(crate) fn read(&mut self, value: &[u8]) {
-        let Ok(mut members) = Members::new(value, Scanner::detect()) else {
-            return;
-        };
-        while let Ok(Some(member)) = members.next() {
+    /// Takes over what the `usage` object at the start of `value` says, and returns its length.
+    /// Anything that is no object says nothing.
+    pub(crate) fn read(&mut self, value: &[u8]) -> Option<usize> {
+        let mut members = Members::new(value, Scanner::detect()).ok()?;
+        while let Some(member) = members.next_inside().ok()? {
             let key = value.get(member.key).unwrap_or_default();
             let value = value.get(member.value).unwrap_or_default();
             let (field, value) = match key {
@@ -62,6 +61,7 @@ impl Counts {
                 *field = Some(count);
             }
         }
+        Some(members.at())
     }
 
     /// The sum of it, once either count of tokens is known.
@@ -85,11 +85,13 @@ impl Counts {
 /// The usage that a whole JSON answer reports; `None` when it reports none or is no JSON object.
 #[must_use]
 pub fn body_usage(body: &[u8], api: Api) -> Option<Usage> {
-    let mut counts = Counts::default();
-    match last_member(body).filter(|_| api != Api::Responses) {
-        Some(value) => counts.read(value),
-        None => counts.read(object::find(body, b"usage")?),
+    if api != Api::Responses
+        && let Some(counts) = last_member(body)
+    {
+        return counts.usage();
     }
+    let mut counts = Counts::default();
+    counts.read(object::find(body, b"usage")?);
     counts.usage()
 }
 
@@ -98,10 +100,10 @@ static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\"
 /// How near to its end a body's usage is looked for before all members are followed.
 const NEAR_END: usize = 512;
 
-/// The value of `usage` where it is one of the last members of the body's object, as engines write
+/// What `usage` says where it is one of the last members of the body's object, as engines write
 /// it. Generated text cannot pass for the key: inside a JSON string every quote has a backslash
 /// before it. What follows the key must close the outermost object and nothing else.
-fn last_member(body: &[u8]) -> Option<&[u8]> {
+fn last_member(body: &[u8]) -> Option<Counts> {
     let near = body.get(body.len().saturating_sub(NEAR_END)..)?;
     // Forwards, as only that search has vector code.
     let at = KEY.find_iter(near).last()?;
@@ -116,15 +118,16 @@ fn last_member(body: &[u8]) -> Option<&[u8]> {
     if backslashes % 2 != 0 || value.first() != Some(&b'{') {
         return None;
     }
-    let Skipped::End(length) = Scanner::detect().skip_nested(&mut Nest::default(), value) else {
-        return None;
-    };
-    let (usage, behind) = value.split_at_checked(length)?;
-    closes_one(behind).then_some(usage)
+    let mut counts = Counts::default();
+    let behind = value.get(counts.read(value)?..)?;
+    closes_one(behind).then_some(counts)
 }
 
 /// Whether `rest`, from behind a value on, ends exactly the object that the value is a member of.
 fn closes_one(rest: &[u8]) -> bool {
+    if rest == b"}" {
+        return true;
+    }
     let end = Scanner::detect().skip_nested(&mut Nest::inside(), rest);
     let Skipped::End(length) = end else {
         return false;

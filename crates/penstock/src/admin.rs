@@ -86,6 +86,7 @@ impl Admin {
             }),
             "/debug/decisions" => self.decisions(request.uri().query().unwrap_or("")),
             "/debug/config" => self.configuration(),
+            "/debug/memory" => json(&self.proxy.memory()),
             "/debug/pools" => json(&self.proxy.live().views()),
             "/" => text(StatusCode::OK, INDEX),
             _ => text(StatusCode::NOT_FOUND, INDEX),
@@ -133,6 +134,7 @@ const INDEX: &str = "\
 /version          of the program and of its configuration, JSON
 /debug/config     snapshot, version and statuses, JSON
 /debug/pools      pools and endpoints as the picker sees them, JSON
+/debug/memory     who holds how much memory, and the limit, JSON
 /debug/decisions  the last decisions, one JSON object a line; ?id= selects one
 ";
 

@@ -4,6 +4,7 @@ mod kubernetes;
 
 pub(crate) use kubernetes::{ControllerArgs, ProxyArgs};
 
+use crate::run::memory::MemoryLimit;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -138,6 +139,51 @@ pub(crate) struct RunArgs {
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
+    /// Most memory to hold, such as 512MiB or 2G, or `none`; above it, requests get 503 [default: 70 % of the control
+    /// group's limit, else of the machine's memory].
+    #[arg(long, env = "PENSTOCK_MEMORY_LIMIT", value_parser = crate::run::memory::parse, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<MemoryLimit>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+/// Times that the data plane keeps to.
+#[derive(Debug, Args)]
+pub(crate) struct LimitArgs {
+    /// A limit of time, as docs/http.md lists them: heartbeat=15s, stream-idle=10m and more; repeat for
+    /// more.
+    #[arg(
+        long = "limit",
+        env = "PENSTOCK_LIMITS",
+        value_delimiter = ',',
+        value_parser = limit,
+        value_name = "NAME=TIME"
+    )]
+    pub(crate) set: Vec<(proxy::NamedLimit, Duration)>,
+}
+
+impl LimitArgs {
+    pub(crate) fn limits(&self) -> proxy::Limits {
+        let mut limits = proxy::Limits::default();
+        for (limit, time) in &self.set {
+            limits.set(*limit, *time);
+        }
+        limits
+    }
+}
+
+fn limit(text: &str) -> Result<(proxy::NamedLimit, Duration), String> {
+    let (name, time) = text.split_once('=').ok_or("write it as NAME=TIME")?;
+    let known = proxy::NAMED_LIMITS.iter().find(|limit| limit.name == name);
+    let Some(known) = known else {
+        let names = proxy::NAMED_LIMITS.iter().map(|limit| limit.name);
+        let names: Vec<&str> = names.collect();
+        return Err(format!(
+            "no limit has this name: use one of {}",
+            names.join(", ")
+        ));
+    };
+    Ok((*known, duration(time)?))
 }
 
 /// Reads `500ms`, `2s`, `1m30s`.

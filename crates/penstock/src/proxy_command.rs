@@ -26,6 +26,8 @@ async fn serve(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         access_log: args.access_log,
         explain: !args.no_explain_headers,
         drain_timeout: args.drain_timeout,
+        memory_limit: args.memory_limit,
+        limits: args.limits.limits(),
     };
     run::serve_fed(serve, Source::from_stream(following), tasks).await
 }

@@ -5,6 +5,7 @@
 
 mod banner;
 mod members;
+pub(crate) mod memory;
 mod serving;
 mod signals;
 pub(crate) mod source;
@@ -12,6 +13,7 @@ pub(crate) mod source;
 use crate::admin::Admin;
 use crate::cli::RunArgs;
 use anyhow::Context;
+use memory::MemoryLimit;
 use proxy::{AccessLog, Limits, Proxy, Settings};
 use serving::Serving;
 pub(crate) use signals::Signals;
@@ -50,6 +52,8 @@ pub(crate) struct Serve {
     pub(crate) access_log: String,
     pub(crate) explain: bool,
     pub(crate) drain_timeout: Duration,
+    pub(crate) memory_limit: Option<MemoryLimit>,
+    pub(crate) limits: Limits,
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -61,6 +65,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         access_log: args.access_log.clone(),
         explain: !args.no_explain_headers,
         drain_timeout: args.drain_timeout,
+        memory_limit: args.memory_limit,
+        limits: args.limits.limits(),
     };
     let admin_listener = bind_admin(options.admin).await?;
     let source = match Source::open(&args, &tasks, &servers).await {
@@ -80,13 +86,15 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(error) = failed.next() {
         anyhow::bail!("{error}");
     }
+    serving.proxy.note_program_memory();
     serving.admin.set_ready(true);
     let snapshot = serving.proxy.live().snapshot.clone();
     banner::print(&serving.source, &snapshot, &applied, admin_address);
 
     serving.follow(&mut signals).await;
+    let log = serving.proxy.log().clone();
     let ending = end(serving, tasks, servers);
-    Ok(within(options.drain_timeout, &mut signals, ending).await)
+    Ok(within(options.drain_timeout, &mut signals, (ending, log)).await)
 }
 
 /// Serves what a controller says: ready with the first configuration, whatever it is.
@@ -106,15 +114,18 @@ pub(crate) async fn serve_fed(
             () = signals.end() => false,
         };
         if !fed {
+            let log = serving.proxy.log().clone();
             let ending = end(serving, tasks, Tasks::default());
-            return Ok(within(options.drain_timeout, &mut signals, ending).await);
+            return Ok(within(options.drain_timeout, &mut signals, (ending, log)).await);
         }
     }
     serving.apply().await;
+    serving.proxy.note_program_memory();
     serving.admin.set_ready(true);
     serving.follow(&mut signals).await;
+    let log = serving.proxy.log().clone();
     let ending = end(serving, tasks, Tasks::default());
-    Ok(within(options.drain_timeout, &mut signals, ending).await)
+    Ok(within(options.drain_timeout, &mut signals, (ending, log)).await)
 }
 
 /// Starts the workers and the admin address.
@@ -166,10 +177,10 @@ async fn end(serving: Serving, tasks: Tasks, servers: Tasks) {
 async fn within(
     patience: Duration,
     signals: &mut Signals,
-    ending: impl Future<Output = ()>,
+    (ending, log): (impl Future<Output = ()>, AccessLog),
 ) -> ExitCode {
-    tokio::select! {
-        () = ending => ExitCode::SUCCESS,
+    let code = tokio::select! {
+        () = ending => return ExitCode::SUCCESS,
         () = signals.end() => {
             tracing::warn!("ended by a second signal; requests under way are cut");
             ExitCode::FAILURE
@@ -178,7 +189,11 @@ async fn within(
             tracing::warn!(?patience, "requests were still under way and are cut");
             ExitCode::FAILURE
         }
-    }
+    };
+    // The workers hand over their lines with their next tick.
+    tokio::time::sleep(proxy::TICK * 2).await;
+    log.finish();
+    code
 }
 
 async fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -192,10 +207,11 @@ fn settings(options: &Serve) -> anyhow::Result<Settings> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Settings {
         workers: options.workers.unwrap_or(cores),
-        limits: Limits::default(),
+        limits: options.limits.clone(),
         log: access_log(&options.access_log)?,
         explain: options.explain,
         seed: seed(),
+        memory: memory::limit(options.memory_limit),
     })
 }
 

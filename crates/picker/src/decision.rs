@@ -62,6 +62,9 @@ pub struct Table {
     pub panic: bool,
     /// The request tries out an ejected endpoint, the only candidate.
     pub trial: bool,
+    /// Somebody else chose the endpoint, the only candidate: it takes the request in any case.
+    #[serde(default)]
+    pub assigned: bool,
     /// Endpoints that could serve, before the list was narrowed.
     pub considered: u32,
     /// The numbers of the request.

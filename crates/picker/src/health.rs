@@ -1,7 +1,8 @@
 //! Which endpoints are bad, by what happened to requests: ejection, trials, recovery.
 //!
 //! Failures in a row eject; after a pause one request at a time tries the endpoint out, and the
-//! first success takes it back. Pauses are at most [`LONGEST_PAUSE_SECONDS`], so with traffic an
+//! first success takes it back. A first token is a success, except where answers were cut after it:
+//! there only a whole answer is. Pauses are at most [`LONGEST_PAUSE_SECONDS`], so with traffic an
 //! endpoint serves again within two seconds of its cure. Every bad mark expires. When all
 //! endpoints that could serve are ejected, all are candidates (`pick.rs`): a guess beats a refusal.
 
@@ -9,7 +10,8 @@ use crate::micros::Micros;
 use crate::outcome::FailureKind;
 use serde::{Deserialize, Serialize};
 
-/// Marks at which an endpoint is ejected: two failed connects, three other failures, six weak ones.
+/// Marks at which an endpoint is ejected: two failed connects or cut answers, three other failures,
+/// six refusals.
 const EJECTED_AT: u8 = 6;
 /// Marks are forgotten when nothing has failed for this long, in seconds.
 const MARKS_LAST_SECONDS: f32 = 10.0;
@@ -47,12 +49,16 @@ pub enum Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Health {
     marks: u8,
+    /// Marks for answers that were cut, beside the others.
+    cuts: u8,
     marked_at: Micros,
     ejection: Option<Ejection>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ejection {
+    /// Its answers begin well.
+    for_cuts: bool,
     since: Micros,
     trial_at: Micros,
     pause_seconds: f32,
@@ -125,7 +131,7 @@ impl Health {
     /// Health at `now`.
     pub(crate) fn standing(&self, now: Micros) -> Standing {
         match &self.ejection {
-            None if self.marks == 0 || self.marks_at(now) == 0 => Standing::Up,
+            None if (self.marks | self.cuts) == 0 || self.marks_at(now) == 0 => Standing::Up,
             None => Standing::Suspect,
             Some(ejection) => {
                 let busy = ejection
@@ -170,7 +176,16 @@ impl Health {
         }
     }
 
-    /// A request that was dispatched at `dispatched` got a first token or its whole response.
+    /// A request that was dispatched at `dispatched` got its first token.
+    pub(crate) fn spoke(&mut self, dispatched: Micros) {
+        let stays = |ejection: Ejection| ejection.for_cuts || dispatched < ejection.since;
+        if !self.ejection.is_some_and(stays) {
+            self.marks = 0;
+            self.ejection = None;
+        }
+    }
+
+    /// A request that was dispatched at `dispatched` got its whole response.
     pub(crate) fn success(&mut self, dispatched: Micros) {
         // A stream that began before the ejection says nothing of new requests.
         if self
@@ -186,10 +201,12 @@ impl Health {
     pub(crate) fn failure(&mut self, now: Micros, kind: FailureKind, trial: Option<Micros>) {
         let weight = match kind {
             FailureKind::ClientFault => return,
-            FailureKind::Connect => 3,
+            // A cut is seen by a client: nobody else can go on in the middle.
+            FailureKind::Connect | FailureKind::Cut => 3,
             FailureKind::Reset | FailureKind::Hang | FailureKind::Status5xx => 2,
-            FailureKind::Cut | FailureKind::Status429 => 1,
+            FailureKind::Status429 => 1,
         };
+        let is_cut = kind == FailureKind::Cut;
         match &mut self.ejection {
             Some(ejection) => {
                 if trial.is_some() && ejection.trial == trial {
@@ -200,10 +217,23 @@ impl Health {
                 }
             }
             None => {
-                self.marks = self.marks_at(now).saturating_add(weight);
+                if self.marks_at(now) == 0 {
+                    *self = Self::default();
+                }
+                let marks = if is_cut {
+                    &mut self.cuts
+                } else {
+                    &mut self.marks
+                };
+                *marks = marks.saturating_add(weight);
                 self.marked_at = now;
-                if self.marks >= EJECTED_AT {
+                if self.marks_at(now) >= EJECTED_AT {
                     self.eject(now);
+                    if is_cut && let Some(ejection) = &mut self.ejection {
+                        ejection.for_cuts = true;
+                        ejection.pause_seconds = LONGEST_PAUSE_SECONDS;
+                        ejection.trial_at = now.plus_seconds(LONGEST_PAUSE_SECONDS);
+                    }
                 }
             }
         }
@@ -212,6 +242,7 @@ impl Health {
     /// There is proof enough.
     pub(crate) fn eject(&mut self, now: Micros) {
         self.ejection.get_or_insert(Ejection {
+            for_cuts: false,
             since: now,
             trial_at: now.plus_seconds(PAUSE_STEP_SECONDS),
             pause_seconds: PAUSE_STEP_SECONDS,
@@ -221,7 +252,11 @@ impl Health {
 
     fn marks_at(&self, now: Micros) -> u8 {
         let forgotten = now.seconds_since(self.marked_at) > MARKS_LAST_SECONDS;
-        if forgotten { 0 } else { self.marks }
+        if forgotten {
+            0
+        } else {
+            self.marks.saturating_add(self.cuts)
+        }
     }
 
     /// For people.
@@ -270,7 +305,7 @@ mod tests {
             (FailureKind::Reset, Some(3)),
             (FailureKind::Hang, Some(3)),
             (FailureKind::Status5xx, Some(3)),
-            (FailureKind::Cut, Some(6)),
+            (FailureKind::Cut, Some(2)),
             (FailureKind::Status429, Some(6)),
             (FailureKind::ClientFault, None),
         ] {
@@ -322,6 +357,26 @@ mod tests {
         assert_eq!(health.standing(Micros(2000 * MS)), Standing::TrialDue);
         health.success(Micros(2000 * MS));
         assert_eq!(health.standing(Micros(2000 * MS)), Standing::Up);
+    }
+
+    #[test]
+    fn where_answers_were_cut_only_a_whole_one_is_a_success() {
+        let mut health = Health::default();
+        for at in [1, 2] {
+            health.spoke(Micros(at * 10 * MS));
+            health.failure(Micros(at * 10 * MS + 1), FailureKind::Cut, None);
+        }
+        assert!(health.is_ejected());
+        let began = Micros(1600 * MS);
+        health.begin_trial(began);
+        health.spoke(began);
+        assert!(health.is_ejected(), "it begins well, as before");
+        health.success(began);
+        assert_eq!(health.standing(began), Standing::Up);
+        // Other failures are over with the first token.
+        let mut health = ejected();
+        health.spoke(Micros(600 * MS));
+        assert!(!health.is_ejected());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Inputs {
     pub panic: bool,
     /// The request tries out an ejected endpoint, the only candidate.
     pub trial: bool,
+    /// Somebody else chose the endpoint, the only candidate: it takes the request in any case.
+    pub assigned: bool,
     /// Endpoints that could serve, before the list was narrowed.
     pub considered: u32,
     /// The numbers of the request.
@@ -55,6 +57,7 @@ impl Default for Inputs {
             turn: 0,
             panic: false,
             trial: false,
+            assigned: false,
             considered: 0,
             ask: AskNumbers::default(),
             targets: Vec::new(),
@@ -85,6 +88,7 @@ impl Inputs {
             turn: self.turn,
             panic: self.panic,
             trial: self.trial,
+            assigned: self.assigned,
             considered: self.considered,
             ask: self.ask,
             targets: self.targets.clone(),
@@ -127,6 +131,7 @@ impl From<&Table> for Inputs {
             turn: table.turn,
             panic: table.panic,
             trial: table.trial,
+            assigned: table.assigned,
             considered: table.considered,
             ask: table.ask,
             targets: table.targets.clone(),

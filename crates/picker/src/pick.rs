@@ -31,7 +31,7 @@ impl Rule {
         Self {
             basis: inputs.basis,
             saturation_seconds: inputs.saturation_seconds,
-            lenient: inputs.basis == Basis::Requests || inputs.trial,
+            lenient: inputs.basis == Basis::Requests || inputs.trial || inputs.assigned,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! (`flow.rs`); every wait has a deadline. The choice is prepared in `pool/decide.rs`, members come
 //! and go in `pool/members.rs`, reports in `pool/observe.rs`, waits end in `pool/wake.rs`.
 
+mod assign;
 mod decide;
 mod fill;
 mod members;

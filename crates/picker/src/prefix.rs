@@ -162,6 +162,28 @@ impl PrefixIndex {
         while self.holders[holder].blocks > blocks && self.evict_oldest(holder) {}
     }
 
+    /// Sets how many blocks the whole index may hold. One that holds more forgets all of them, so
+    /// that their memory is free at once; capacities stay.
+    pub fn set_max_blocks(&mut self, max_blocks: usize) {
+        self.max_blocks = max_blocks.min(MOST);
+        if self.copies.len() <= self.max_blocks {
+            return;
+        }
+        self.blocks = Blocks::new();
+        self.copies = Copies::new();
+        for grave in std::mem::take(&mut self.graves) {
+            self.holders[grave].recency = Recency::EMPTY;
+            self.holders.remove(grave);
+        }
+        self.buried = 0;
+        for seat in self.seats.values() {
+            if let Some(holder) = seat.holder {
+                self.holders[holder].blocks = 0;
+                self.holders[holder].recency = Recency::EMPTY;
+            }
+        }
+    }
+
     /// Forgets `endpoint` at once for all questions; its memory is freed by later inserts, or by
     /// `sweep`. Whatever is said of it afterwards is ignored.
     pub fn remove(&mut self, endpoint: EndpointId) {

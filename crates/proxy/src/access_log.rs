@@ -9,7 +9,8 @@ use crate::exchange::Exchange;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 /// A worker hands its buffer over when it holds this many bytes, or at the next tick.
 const FLUSH_BYTES: usize = 32 << 10;
@@ -18,11 +19,23 @@ const MOST_LINE_BYTES: usize = 2 << 10;
 /// Buffers that may wait for the writer.
 const WAITING_BUFFERS: usize = 64;
 
+/// How long the end of the process waits for the reader of the log.
+const LAST_LINES: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Where lines go; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    sender: Option<SyncSender<Vec<u8>>>,
+    sender: Option<SyncSender<ToWriter>>,
     counts: Arc<Counts>,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+enum ToWriter {
+    Lines(Vec<u8>),
+    /// Tell when everything before this is written.
+    Tell(SyncSender<()>),
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +55,7 @@ impl AccessLog {
 
     /// Lines go to `sink` from a thread of their own, which ends with the last clone.
     pub fn to(sink: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel::<Vec<u8>>(WAITING_BUFFERS);
+        let (sender, receiver) = sync_channel::<ToWriter>(WAITING_BUFFERS);
         let counts = Arc::<Counts>::default();
         let counted = counts.clone();
         std::thread::Builder::new()
@@ -52,6 +65,25 @@ impl AccessLog {
             sender: Some(sender),
             counts,
         })
+    }
+
+    /// Waits until all lines that were handed over are written, for at most [`LAST_LINES`]. Blocks.
+    pub fn finish(&self) {
+        let Some(sender) = &self.sender else { return };
+        let (done, written) = sync_channel(1);
+        let mut message = ToWriter::Tell(done);
+        let mut left = LAST_LINES;
+        while let Err(TrySendError::Full(back)) = sender.try_send(message) {
+            if left.is_zero() {
+                break;
+            }
+            message = back;
+            std::thread::sleep(LOOK_AGAIN);
+            left = left.saturating_sub(LOOK_AGAIN);
+        }
+        if written.recv_timeout(left).is_err() {
+            tracing::error!("the reader of the access log is stuck; its last lines are lost");
+        }
     }
 
     /// Lines written so far.
@@ -73,12 +105,31 @@ impl AccessLog {
     }
 }
 
-fn write_all(mut sink: impl Write, receiver: &Receiver<Vec<u8>>, counts: &Counts) {
-    while let Ok(buffer) = receiver.recv() {
+fn write_all(mut sink: impl Write, receiver: &Receiver<ToWriter>, counts: &Counts) {
+    let mut works = true;
+    while let Ok(message) = receiver.recv() {
+        let buffer = match message {
+            ToWriter::Lines(buffer) => buffer,
+            ToWriter::Tell(done) => {
+                // Whoever asked may have lost patience.
+                let _ = done.try_send(());
+                continue;
+            }
+        };
         let lines = memchr::memchr_iter(b'\n', &buffer).count() as u64;
-        let counter = match sink.write_all(&buffer).and_then(|()| sink.flush()) {
-            Ok(()) => &counts.written,
-            Err(_) => &counts.dropped,
+        let written = sink.write_all(&buffer).and_then(|()| sink.flush());
+        match &written {
+            Err(error) if works => {
+                tracing::error!("the access log cannot be written, its lines are dropped: {error}");
+            }
+            Ok(()) if !works => tracing::warn!("the access log is written again"),
+            _ => {}
+        }
+        works = written.is_ok();
+        let counter = if works {
+            &counts.written
+        } else {
+            &counts.dropped
         };
         counter.fetch_add(lines, Ordering::Relaxed);
     }
@@ -116,7 +167,7 @@ impl Lines {
         }
         let buffer = std::mem::take(&mut self.buffer);
         let count = std::mem::take(&mut self.count);
-        if sender.try_send(buffer).is_err() {
+        if sender.try_send(ToWriter::Lines(buffer)).is_err() {
             self.log.counts.dropped.fetch_add(count, Ordering::Relaxed);
         }
     }
@@ -242,15 +293,35 @@ fn truncated(bytes: &[u8], most: usize) -> &[u8] {
     bytes.get(..most).unwrap_or(bytes)
 }
 
-/// Whether a byte stands in a JSON string as it is: printable ASCII but quote and backslash.
-fn is_plain(byte: u8) -> bool {
-    (byte.wrapping_sub(0x20) < 0x5f) & (byte != b'"') & (byte != b'\\')
+/// Whether text stands in a JSON string as it is: printable ASCII but quote and backslash. Told by
+/// the word, as most texts are short.
+fn is_plain(text: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    // High bits of bytes that are 0; only whether there are any is exact.
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    let suspect = |word: [u8; 8]| {
+        let word = u64::from_ne_bytes(word);
+        let control = word.wrapping_sub(EACH * 0x20) | zero(word ^ (EACH * 0x7f));
+        let marks = zero(word ^ (EACH * 0x22)) | zero(word ^ (EACH * 0x5c));
+        (control | marks | word) & (EACH * 0x80)
+    };
+    let (words, rest) = text.as_chunks::<8>();
+    let last = text.last_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut last = [b' '; 8];
+        for (slot, byte) in last.iter_mut().zip(rest) {
+            *slot = *byte;
+        }
+        last
+    });
+    words
+        .iter()
+        .fold(suspect(last), |all, word| all | suspect(*word))
+        == 0
 }
 
 /// JSON string content; bytes that are not printable ASCII are written as `\u00xx` (Latin-1).
 pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    // No early exit: this becomes vector code.
-    if text.iter().fold(true, |all, byte| all & is_plain(*byte)) {
+    if is_plain(text) {
         out.extend_from_slice(text);
         return;
     }
@@ -296,6 +367,20 @@ mod tests {
             let mut out = Vec::new();
             escape(text.as_bytes(), &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn every_byte_is_told_at_every_place() {
+        for byte in 0..=u8::MAX {
+            let plain = matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\');
+            for length in 1..20 {
+                for at in 0..length {
+                    let mut text = vec![b'a'; length];
+                    text[at] = byte;
+                    assert_eq!(is_plain(&text), plain, "{byte} at {at} of {length}");
+                }
+            }
         }
     }
 }

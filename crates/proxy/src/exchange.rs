@@ -5,12 +5,17 @@
 //! The access log line and the metrics are projections of it.
 
 use crate::failure::Failure;
+use crate::memory::{Charge, Full, Use};
+use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use config::Rule;
 use http1::RequestHead;
 use llm::{Api, Peek, Usage};
 use picker::{EndpointId, Micros};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Room for hashes that a connection keeps from request to request: those of 128 KiB of prompt.
+const MOST_KEPT_HASHES: usize = 256;
 
 /// Everything known about one request.
 #[derive(Debug)]
@@ -52,6 +57,12 @@ pub(crate) struct Exchange {
     /// The engine is asked for another model name than the client's.
     pub(crate) renamed: bool,
     pub(crate) pool: Option<Arc<crate::pool::Pool>>,
+    /// The external endpoint picker that the pool names chooses.
+    pub(crate) asks_picker: bool,
+    /// The conversation with the external endpoint picker that chose the endpoint.
+    pub(crate) picking: Option<Box<crate::ext_proc::client::Session>>,
+    /// What an external endpoint picker answers the client itself.
+    pub(crate) answer: Option<Box<crate::ext_proc::wire::ImmediateResponse>>,
     /// Hashes of the prompt's blocks.
     pub(crate) chain: Vec<u64>,
     /// Blocks of the prompt that the chosen endpoint was believed to hold.
@@ -71,18 +82,20 @@ pub(crate) struct Held {
     pub(crate) buffer: HeldBuffer,
     pub(crate) start: usize,
     pub(crate) end: usize,
+    /// What a body that came with more than one read has of the account.
+    pub(crate) _charge: Option<Charge>,
 }
 
 /// Small bodies are copied out of the read buffer; large ones take the buffer itself.
 #[derive(Debug)]
 pub(crate) enum HeldBuffer {
-    Owned(crate::worker::OutBuffer),
+    Owned(OutBuffer),
     Read(crate::worker::Scratch),
 }
 
 impl Default for HeldBuffer {
     fn default() -> Self {
-        Self::Owned(crate::worker::OutBuffer::empty())
+        Self::Owned(OutBuffer::empty())
     }
 }
 
@@ -96,17 +109,55 @@ impl Held {
     }
 
     /// A body that was put together, such as one with another model name.
-    pub(crate) fn own(bytes: crate::worker::OutBuffer) -> Self {
+    pub(crate) fn own(bytes: OutBuffer, charge: Option<Charge>) -> Self {
         Self {
             start: 0,
             end: bytes.len(),
             buffer: HeldBuffer::Owned(bytes),
+            _charge: charge,
         }
     }
 
     /// Gives the memory back: no retry needs it any more.
     pub(crate) fn release(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// A request body while it is received: it grows within the account.
+#[derive(Debug)]
+pub(crate) struct Growing {
+    bytes: OutBuffer,
+    charge: Charge,
+    /// Of the largest body that may come.
+    most: usize,
+}
+
+impl Growing {
+    /// `most`: its announced length, or the limit where none was announced.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            bytes: OutBuffer::take(),
+            charge: Charge::none(Use::Bodies),
+            most,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Takes one read more.
+    pub(crate) fn extend(&mut self, part: &[u8]) -> Result<(), Full> {
+        self.charge.admit(cost_of(self.bytes.len() + part.len()))?;
+        // A chunk's framing is not in `most`, the last read may be beyond the limit.
+        self.bytes.make_room(part.len(), self.most + SCRATCH_BYTES);
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    pub(crate) fn done(self) -> Held {
+        Held::own(self.bytes, Some(self.charge))
     }
 }
 
@@ -129,6 +180,8 @@ pub(crate) struct Timings {
     pub(crate) received: Micros,
     /// Time spent waiting in the pool's queue, in microseconds.
     pub(crate) queued_us: u64,
+    /// Time in which an external endpoint picker was asked, in microseconds.
+    pub(crate) asked_us: u64,
     /// The request was written to the endpoint that answered.
     pub(crate) sent: Micros,
     /// The first token, or the response head where there is no stream.
@@ -183,6 +236,9 @@ impl Exchange {
             upgrades: false,
             renamed: false,
             pool: None,
+            asks_picker: false,
+            picking: None,
+            answer: None,
             chain: Vec::new(),
             believed_blocks: 0,
             attempts: Vec::new(),
@@ -197,6 +253,9 @@ impl Exchange {
     pub(crate) fn clear(&mut self) {
         self.head.clear();
         self.body.release();
+        if self.chain.capacity() > MOST_KEPT_HASHES {
+            self.chain = Vec::new();
+        }
         self.id.clear();
         self.api = Api::Other;
         self.peek = None;
@@ -207,6 +266,8 @@ impl Exchange {
         self.rule = None;
         self.backend = 0;
         self.pool = None;
+        self.picking = None;
+        self.answer = None;
         self.chain.clear();
         self.believed_blocks = 0;
         self.attempts.clear();
@@ -222,12 +283,13 @@ impl Exchange {
         content_type.starts_with(b"application/grpc")
     }
 
-    /// From the complete request to the sent one, without the wait in the queue, in microseconds.
+    /// From the complete request to the sent one, without waiting for a turn or a pick, in microseconds.
     pub(crate) fn overhead_us(&self) -> u64 {
         self.timings
             .sent
             .0
             .saturating_sub(self.timings.received.0)
             .saturating_sub(self.timings.queued_us)
+            .saturating_sub(self.timings.asked_us)
     }
 }

@@ -11,6 +11,8 @@ use llm::{Dialect, ErrorText};
 pub(crate) enum Phase {
     Request,
     Route,
+    /// At the external endpoint picker.
+    Pick,
     Queue,
     Connect,
     Head,
@@ -44,6 +46,16 @@ pub(crate) enum Cause {
     InvalidBackend,
     ModelNotFound,
     NoEndpoints,
+    /// The endpoint picker could not be asked, or failed.
+    PickerUnavailable,
+    /// The endpoint picker did not pick in time.
+    PickerTimeout,
+    /// The endpoint picker picked no member of the pool.
+    PickerNoDestination,
+    /// The endpoint picker answered the client itself.
+    PickerAnswer {
+        status: u16,
+    },
     Saturated,
     QueueFull,
     QueueTimeout,
@@ -68,7 +80,11 @@ pub(crate) enum Cause {
     Cut,
     /// The client went away.
     ClientGone,
+    /// The client has not taken any byte for too long.
+    ClientStalled,
     RouteTimeout,
+    /// The process holds as much memory as it may.
+    Memory,
 }
 
 /// What went wrong, whole.
@@ -120,6 +136,10 @@ impl Cause {
             Self::InvalidBackend => (500, "invalid_backend", SERVER, Gateway, Never),
             Self::ModelNotFound => (404, "model_not_found", INVALID, Client, Never),
             Self::NoEndpoints => (503, "no_endpoints", SERVER, Gateway, Never),
+            Self::PickerUnavailable => (503, "picker_unavailable", SERVER, Gateway, Never),
+            Self::PickerTimeout => (503, "picker_timeout", SERVER, Gateway, Never),
+            Self::PickerNoDestination => (503, "picker_no_destination", SERVER, Gateway, Never),
+            Self::PickerAnswer { status } => (status, "picker_answer", SERVER, Gateway, Never),
             Self::Saturated => (429, "saturated", RATE, Gateway, Never),
             Self::QueueFull => (429, "queue_full", RATE, Gateway, Never),
             Self::QueueTimeout => (429, "queue_timeout", RATE, Gateway, Never),
@@ -136,7 +156,9 @@ impl Cause {
             Self::EngineErrorFirst { status } => (status, "engine_error", SERVER, Engine, Budgeted),
             Self::Cut => (502, "stream_cut", SERVER, Engine, Never),
             Self::ClientGone => (499, "client_gone", INVALID, Client, Never),
+            Self::ClientStalled => (499, "client_stalled", INVALID, Client, Never),
             Self::RouteTimeout => (504, "request_timeout", SERVER, Gateway, Never),
+            Self::Memory => (503, "memory", SERVER, Gateway, Never),
         };
         Row {
             status,
@@ -153,6 +175,7 @@ impl Phase {
         match self {
             Self::Request => "request",
             Self::Route => "route",
+            Self::Pick => "pick",
             Self::Queue => "queue",
             Self::Connect => "connect",
             Self::Head => "head",
@@ -182,6 +205,11 @@ impl Failure {
 
     pub(crate) fn client_gone(phase: Phase) -> Self {
         Self::new(phase, Cause::ClientGone, "the client closed the connection")
+    }
+
+    pub(crate) fn client_stalled() -> Self {
+        let message = "the client took no byte of its answer in time";
+        Self::new(Phase::Stream, Cause::ClientStalled, message)
     }
 
     pub(crate) fn text(&self) -> ErrorText<'_> {

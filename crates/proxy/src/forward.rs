@@ -1,9 +1,13 @@
-//! From a chosen backend to a settled answer: queue, pick, try, relay, and try elsewhere.
+//! From a chosen backend to a settled answer: queue, pick, try, relay, and try elsewhere. Pools that
+//! name an external endpoint picker have it asked first (`forward/external.rs`).
 //!
 //! A request holds its lease from the pick to the end of its stream. Each try leaves an `Attempt`
 //! in the exchange and a record for `penstock why`.
 
 mod attempt;
+mod external;
+
+pub(crate) use attempt::watching;
 
 use crate::clock;
 use crate::exchange::{Attempt, Exchange};
@@ -11,7 +15,8 @@ use crate::failure::{Cause, Failure, Phase, Retry};
 use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
-use crate::pool::decisions::Record;
+use crate::memory::ACCOUNT;
+use crate::pool::decisions::{self, Record};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::relay::{self, Way};
@@ -36,6 +41,27 @@ pub(crate) struct Sending<'a> {
     pub(crate) timeouts: Timeouts,
     /// The retry of the failure at hand has been paid for.
     granted: bool,
+    /// What an external endpoint picker chose and was not tried yet; `None`: we choose.
+    picked: Option<external::Picked>,
+}
+
+impl Sending<'_> {
+    /// Whether there is somebody else to try.
+    fn has_another(&self, x: &Exchange) -> bool {
+        match &self.picked {
+            None => self.pool.endpoints().len() > x.attempts.len(),
+            Some(picked) => !picked.is_empty(),
+        }
+    }
+
+    /// Whether this failure may be tried elsewhere.
+    fn goes_on(&mut self, x: &Exchange, failure: &Failure) -> bool {
+        std::mem::take(&mut self.granted)
+            || match &self.picked {
+                None => retry::allowed(self.pool, x, failure),
+                Some(picked) => external::goes_on(self.pool, x, failure, picked),
+            }
+    }
 }
 
 /// Serves the request from `pool`.
@@ -50,6 +76,7 @@ pub(crate) async fn forward(
     pool: &Arc<Pool>,
 ) -> Result<(), Failure> {
     if pool.inference
+        && !x.asks_picker
         && let Some(near) = pool.unknown_model(&x.model).await
     {
         return Err(unknown_model(x, pool, &near));
@@ -77,22 +104,25 @@ pub(crate) async fn forward(
         due: timeouts.request.map(|within| x.timings.started + within),
         timeouts,
         granted: false,
+        picked: None,
     };
+    if x.asks_picker {
+        sending.picked = Box::pin(external::ask(&sending, client, x)).await?;
+    }
     x.decision = shared.next_decision();
     pool.budget.earn();
     loop {
-        let (lease, decision) = pick(&sending, client, x, targets).await?;
+        let (lease, decision) = pick(&mut sending, client, x, targets).await?;
         // Allowed is not enough: there may be nobody left to try.
         if !x.attempts.is_empty() {
-            let counted = &local.metrics.counted;
-            counted.retries.fetch_add(1, Relaxed);
+            let retries = &local.metrics.counted.retries;
+            retries.fetch_add(1, Relaxed);
         }
         let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => break,
             Err(failure) => failure,
         };
-        let again = sending.granted || retry::allowed(pool, x, &failure);
-        sending.granted = false;
+        let again = sending.goes_on(x, &failure);
         if let Some(last) = x.attempts.last_mut() {
             last.failure = Some(failure.clone());
         }
@@ -103,6 +133,10 @@ pub(crate) async fn forward(
             Box::pin(pause(&sending, client, retry.backoff, failure)).await?;
         }
     }
+    if let Some(session) = x.picking.take() {
+        session.finish(local);
+    }
+    Ok(())
 }
 
 /// Between two tries, as far apart as the route wants; `failure` stands if there is no time left.
@@ -138,7 +172,7 @@ fn drawn(targets: &[Target], draw: u64) -> &[Target] {
 
 /// Waits for this request's turn.
 async fn pick(
-    sending: &Sending<'_>,
+    sending: &mut Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     targets: &[Target],
@@ -163,9 +197,14 @@ async fn pick(
         is_retry: !x.attempts.is_empty(),
         streams: peek.is_some_and(|peek| peek.stream),
     };
+    if let Some(picked) = &mut sending.picked {
+        return external::next(sending.pool, x, &ask, picked);
+    }
     match sending.pool.arrive(&ask) {
         Step::Go(lease, decision) => Ok((lease, decision)),
         Step::Refuse(why) => Err(refused(x, sending.pool, &why)),
+        // Whoever waits holds its body meanwhile.
+        Step::Wait(_) if ACCOUNT.is_over() => Err(ACCOUNT.refuse(Phase::Queue)),
         Step::Wait(waiting) => {
             let from = clock::now();
             client.set_deadline(sending.due);
@@ -225,6 +264,7 @@ async fn one(
         failure: None,
     });
     let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
+    x.timings.ended = clock::now();
     lease.settle(outcome(x, served.as_ref().err()));
     if let Some(usage) = &x.response.usage
         && served.is_ok()
@@ -244,7 +284,7 @@ async fn answered(
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
     let status = begun.reply.status();
-    if status >= 400 && retry::may_be_better(sending.pool, x, status) {
+    if status >= 400 && retry::may_be_better(x, status, sending.has_another(x)) {
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {
@@ -333,12 +373,13 @@ fn remember(
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
     let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
+    let [id, model] = decisions::texts([&x.id, &x.model]);
     pool.decisions.push(Record {
         decision: x.decision,
-        id: x.id.clone(),
+        id,
         unix_ms: clock::unix_millis(started),
         pool: pool.name().clone(),
-        model: x.model.clone(),
+        model,
         attempt: x.attempts.len() as u32,
         endpoint: endpoint.name.clone(),
         status: if retried && !x.response.is_bound() {

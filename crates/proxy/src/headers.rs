@@ -57,8 +57,7 @@ pub(crate) fn admit(local: &Local, x: &mut Exchange) {
         x.head.remove(&name);
     }
     if !known {
-        push_hex(local.draw(), &mut x.id);
-        push_hex(local.draw(), &mut x.id);
+        push_hex([local.draw(), local.draw()], &mut x.id);
         // In place of what the client sent, which nobody can use.
         x.head.put(REQUEST_ID, x.id.as_bytes());
     }
@@ -81,8 +80,14 @@ fn usable_id(id: &[u8]) -> Option<&str> {
     }
 }
 
-fn push_hex(number: u64, out: &mut String) {
-    for half in [number >> 32, number & 0xffff_ffff] {
+fn push_hex(numbers: [u64; 2], out: &mut String) {
+    let mut text = [0; 32];
+    let halves = numbers.map(|number| [number >> 32, number & 0xffff_ffff]);
+    for (half, digits_of) in halves
+        .as_flattened()
+        .iter()
+        .zip(text.as_chunks_mut::<8>().0)
+    {
         // Each nibble into a byte of its own, then all eight into digits at once.
         let spread = (half | half << 16) & 0x0000_ffff_0000_ffff;
         let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
@@ -90,8 +95,9 @@ fn push_hex(number: u64, out: &mut String) {
         let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
         let offset = u64::from(b'a' - b'0' - 10);
         let digits = spread + 0x3030_3030_3030_3030 + letters * offset;
-        out.push_str(std::str::from_utf8(&digits.to_be_bytes()).unwrap_or_default());
+        *digits_of = digits.to_be_bytes();
     }
+    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
 }
 
 /// What every response carries: the request's id and, where told to, how it was served.
@@ -126,11 +132,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_become_sixteen_hexadecimal_digits() {
+    fn numbers_become_sixteen_hexadecimal_digits_each() {
         for number in [0, 1, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
             let mut text = String::new();
-            push_hex(number, &mut text);
-            assert_eq!(text, format!("{number:016x}"));
+            push_hex([number, !number], &mut text);
+            assert_eq!(text, format!("{number:016x}{:016x}", !number));
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Defaults that a user never has to think about. There is no total time limit: a stream may run
 //! for hours as long as bytes move (`stream_idle`).
 
+use crate::clock;
+use picker::Micros;
 use std::time::Duration;
 
 /// Bounds that hold for every connection of a process.
@@ -18,6 +20,8 @@ pub struct Limits {
     pub parting: Duration,
     /// Between two reads of a request body.
     pub body_idle: Duration,
+    /// Bytes a second that a request body must come by in the long run, after `body_idle`.
+    pub body_rate: u64,
     /// The largest request body that is held, in bytes.
     pub body_bytes: usize,
     /// A TCP connect to an endpoint.
@@ -27,6 +31,10 @@ pub struct Limits {
     pub response_head: Duration,
     /// Between two reads of a response.
     pub stream_idle: Duration,
+    /// Silence after which an event stream gets a comment; see `relay/heartbeat.rs`.
+    pub heartbeat: Duration,
+    /// How often a wait for an endpoint looks around: a whole part of `heartbeat`, at most `vanished`.
+    pub(crate) look: Duration,
     /// How long a request waits for a byte of an endpoint that refuses connections all the while.
     pub vanished: Duration,
     /// A client that takes no bytes.
@@ -49,6 +57,10 @@ pub struct Limits {
     pub handshakes: usize,
     /// The end of a TLS or HTTP/2 connection, once everything was said.
     pub farewell: Duration,
+    /// How long a client that was refused may go on sending what nobody reads, so that it sees why.
+    pub linger: Duration,
+    /// The same in bytes.
+    pub linger_bytes: usize,
     /// Client connections of the process; further ones wait in the kernel's queue.
     pub connections: usize,
 }
@@ -64,6 +76,48 @@ pub struct Http2Limits {
     pub connection_window: u32,
     /// Bytes of one response that wait in the connection to be written.
     pub send_buffer: usize,
+}
+
+/// A limit of time that people set by its name.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedLimit {
+    /// As in `--limit NAME=TIME`.
+    pub name: &'static str,
+    of: fn(&mut Limits) -> &mut Duration,
+}
+
+/// All of them; `docs/http.md` says what each bounds.
+pub const NAMED_LIMITS: &[NamedLimit] = &[
+    named("head", |limits| &mut limits.head),
+    named("keep-alive", |limits| &mut limits.keep_alive),
+    named("body-idle", |limits| &mut limits.body_idle),
+    named("connect", |limits| &mut limits.connect),
+    named("response-head", |limits| &mut limits.response_head),
+    named("stream-idle", |limits| &mut limits.stream_idle),
+    named("heartbeat", |limits| &mut limits.heartbeat),
+    named("write-stall", |limits| &mut limits.write_stall),
+    named("tunnel-idle", |limits| &mut limits.tunnel_idle),
+    named("handshake", |limits| &mut limits.handshake),
+];
+
+const fn named(name: &'static str, of: fn(&mut Limits) -> &mut Duration) -> NamedLimit {
+    NamedLimit { name, of }
+}
+
+impl Limits {
+    /// By when more of a request body must have come, of which there are `received` bytes.
+    pub(crate) fn body_due(&self, started: Micros, received: usize) -> Micros {
+        let earned = Duration::from_secs(received as u64 / self.body_rate.max(1));
+        (clock::coarse() + self.body_idle).min(started + self.body_idle + earned)
+    }
+
+    /// Sets one limit.
+    pub fn set(&mut self, limit: NamedLimit, time: Duration) {
+        *(limit.of)(self) = time;
+        let most = self.vanished.as_millis().max(1);
+        let parts = self.heartbeat.as_millis().div_ceil(most).max(1);
+        self.look = self.heartbeat / u32::try_from(parts).unwrap_or(u32::MAX);
+    }
 }
 
 impl Default for Http2Limits {
@@ -85,10 +139,13 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(75),
             parting: Duration::from_secs(1),
             body_idle: Duration::from_secs(30),
+            body_rate: 500,
             body_bytes: 64 << 20,
             connect: Duration::from_secs(3),
             response_head: Duration::from_secs(600),
             stream_idle: Duration::from_secs(600),
+            heartbeat: Duration::from_secs(15),
+            look: Duration::from_secs(5),
             vanished: Duration::from_secs(5),
             write_stall: Duration::from_secs(60),
             first_event_hold: Duration::from_secs(1),
@@ -100,7 +157,26 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             handshakes: 512,
             farewell: Duration::from_secs(1),
+            linger: Duration::from_secs(5),
+            linger_bytes: 128 << 20,
             connections: 65_536,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_looks_around_a_whole_number_of_times_between_two_heartbeats() {
+        let heartbeat = NAMED_LIMITS.iter().find(|limit| limit.name == "heartbeat");
+        for (millis, look) in [(15_000, 5_000), (7_000, 3_500), (200, 200), (60_000, 5_000)] {
+            let mut limits = Limits::default();
+            limits.set(*heartbeat.unwrap(), Duration::from_millis(millis));
+            assert_eq!(limits.look, Duration::from_millis(look));
+            assert_eq!(limits.heartbeat, Duration::from_millis(millis));
+        }
+        assert_eq!(Limits::default().look, Duration::from_secs(5));
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod h2;
 
 use crate::deadline;
 use crate::live::Shared;
+use crate::memory::{ACCOUNT, CONNECTION_BYTES, Charge, TLS_BYTES, Use};
 use crate::socket::Socket;
 use crate::tls;
 use crate::worker::{Local, no_delay};
@@ -24,6 +25,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Until a socket that could not accept tries again.
+const BREATHER: Duration = Duration::from_millis(50);
 
 /// A socket to accept on, and the token that ends it.
 #[derive(Debug)]
@@ -53,9 +57,12 @@ pub(crate) async fn accept(
         }
     };
     let draining = Rc::new(Cell::new(false));
+    let most = shared.limits.connections.saturating_mul(CONNECTION_BYTES);
     loop {
+        let is_full = ACCOUNT.bytes(Use::Connections) >= most;
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if !is_full => accepted,
+            () = tokio::time::sleep(BREATHER), if is_full => continue,
             () = stop.cancelled() => {
                 draining.set(true);
                 deadline::wake_all();
@@ -80,7 +87,7 @@ pub(crate) async fn accept(
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to be closed.
                 tracing::warn!(%address, %error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(BREATHER).await;
             }
         }
     }
@@ -97,19 +104,25 @@ pub(crate) struct Arrived {
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(Rc<Local>);
+struct Open {
+    local: Rc<Local>,
+    _charge: Charge,
+}
 
 impl Open {
     fn new(local: &Rc<Local>) -> Self {
         local.metrics.counted.connections.fetch_add(1, Relaxed);
         local.metrics.counted.connections_open.fetch_add(1, Relaxed);
-        Self(local.clone())
+        Self {
+            local: local.clone(),
+            _charge: Charge::fixed(Use::Connections, CONNECTION_BYTES),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0
+        self.local
             .metrics
             .counted
             .connections_open
@@ -133,9 +146,11 @@ async fn connection(local: Rc<Local>, shared: Arc<Shared>, stream: TcpStream, ar
 /// idle connection that is takes no memory for it.
 async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut arrived: Arrived) {
     let ends_tls = local.live().tls(arrived.bind);
+    let mut _charge = Charge::none(Use::Layers);
     let (socket, is_h2) = match ends_tls {
         None => (Socket::Tcp(stream), false),
         Some(settings) => {
+            _charge = Charge::fixed(Use::Layers, TLS_BYTES);
             let accepting = tls::server::accept(local, shared, settings, stream);
             let Some(accepted) = Box::pin(accepting).await else {
                 local

@@ -4,16 +4,18 @@
 //! [`Live`] state in one step, and drains what is gone. Pools live on across snapshots, with their
 //! reservations, prefix index and learnt rates; a request keeps the `Arc`s of its own route and pool.
 
+mod binds;
+
 use crate::access_log::AccessLog;
 use crate::limits::Limits;
-use crate::listener::{Accepting, bind};
+use crate::memory::{self, ACCOUNT, MemoryView};
 use crate::metrics::Metrics;
 use crate::pool::decisions::Decisions;
-use crate::pool::{Pool, Resolved, Wanted, scrape};
+use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
-use crate::worker::{Command, Worker};
+use crate::worker::Worker;
 use arc_swap::ArcSwap;
-use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
+use config::{Bind, ObjectName, PickerKind, PoolConfig, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
 use picker::{PoolSpec, Profile};
 use rustc_hash::FxBuildHasher;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub explain: bool,
     /// Seed of draws for weights and identifiers.
     pub seed: u64,
+    /// Most bytes that the process may hold; `None`: as many as it takes.
+    pub memory: Option<usize>,
 }
 
 /// What all workers share.
@@ -48,7 +52,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) explain: bool,
     pub(crate) seed: u64,
+    /// Cancelled when nothing new is taken any more.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when the last request has ended.
+    pub(crate) ended: CancellationToken,
     decision: AtomicU64,
 }
 
@@ -185,6 +192,8 @@ pub struct Members {
     pub pools: IndexMap<ObjectName, Vec<Resolved>>,
     /// Per Service and port.
     pub services: IndexMap<ServicePort, Vec<Resolved>>,
+    /// Per InferencePool that names an endpoint picker: where that picker listens.
+    pub pickers: IndexMap<ObjectName, Vec<Resolved>>,
 }
 
 /// The data plane of a process.
@@ -203,6 +212,7 @@ impl Proxy {
     /// # Errors
     /// Threads or runtimes that cannot be made.
     pub fn start(settings: Settings) -> io::Result<Self> {
+        ACCOUNT.set_ceiling(settings.memory);
         let alive = Arc::<AtomicU64>::default();
         let empty = Live {
             version: 0,
@@ -220,6 +230,7 @@ impl Proxy {
             explain: settings.explain,
             seed: settings.seed,
             stop: CancellationToken::new(),
+            ended: CancellationToken::new(),
             decision: AtomicU64::new(1),
         });
         let workers = (0..settings.workers.max(1))
@@ -232,9 +243,10 @@ impl Proxy {
             telemetry: TaskTracker::new(),
             alive,
         };
+        let (shared, decisions) = (proxy.shared.clone(), proxy.decisions.clone());
         proxy
             .telemetry
-            .spawn(scrape::expire_queues(proxy.shared.clone()));
+            .spawn(scrape::expire_queues(shared, decisions));
         Ok(proxy)
     }
 
@@ -242,7 +254,7 @@ impl Proxy {
     pub fn apply(&self, snapshot: Arc<Snapshot>, members: &Members) -> Applied {
         let old = self.shared.live.load_full();
         let (binds, fresh, report) = self.binds(&old, &snapshot);
-        let pools = snapshot
+        let pools: IndexMap<_, _, _> = snapshot
             .pools
             .iter()
             .map(|(name, config)| {
@@ -252,6 +264,7 @@ impl Proxy {
                     tls: config.tls.clone(),
                 });
                 self.sync(&pool, members.pools.get(name));
+                self.ask_of(&pool, config, members);
                 (name.clone(), pool)
             })
             .collect();
@@ -268,6 +281,7 @@ impl Proxy {
                 (key.clone(), pool)
             })
             .collect();
+        pool::share_indexes(&pools);
         let version = old.version + 1;
         let kept: Vec<SocketAddr> = binds.iter().map(|served| served.address).collect();
         let alive = Alive::new(&self.alive);
@@ -300,6 +314,9 @@ impl Proxy {
         let live = self.shared.live.load_full();
         for (name, pool) in &live.pools {
             self.sync(pool, members.pools.get(name));
+            if let Some(config) = live.snapshot.pools.get(name) {
+                self.ask_of(pool, config, members);
+            }
         }
         for (key, pool) in &live.services {
             self.sync(pool, members.services.get(key));
@@ -327,6 +344,15 @@ impl Proxy {
         }
     }
 
+    fn ask_of(&self, pool: &Pool, config: &PoolConfig, members: &Members) {
+        let external = match &config.picker_kind {
+            PickerKind::External(external) => Some(external),
+            PickerKind::BuiltIn => None,
+        };
+        let addresses = members.pickers.get(&config.name).map(Vec::as_slice);
+        pool.ask_of(external, addresses.unwrap_or_default(), &self.telemetry);
+    }
+
     fn sync(&self, pool: &Arc<Pool>, members: Option<&Vec<Resolved>>) {
         let members = members.map(Vec::as_slice).unwrap_or_default();
         let added = pool.sync(members);
@@ -345,78 +371,7 @@ impl Proxy {
             .filter(|pool| !retained.contains(&Arc::as_ptr(pool)))
         {
             pool.sync(&[]);
-        }
-    }
-
-    /// The binds of a snapshot: known ones are kept, new ones are bound.
-    fn binds(&self, old: &Live, snapshot: &Snapshot) -> (Vec<Served>, Vec<Fresh>, Vec<Bound>) {
-        let (mut served, mut fresh, mut report) = (Vec::new(), Vec::new(), Vec::new());
-        for bind in &snapshot.binds {
-            let configured = SocketAddr::new(bind.address, bind.port);
-            let known = old
-                .binds
-                .iter()
-                .find(|known| known.configured == configured);
-            let result = match known {
-                Some(known) => Ok(Served {
-                    tls: Terminating::new(bind, known.tls.as_deref()).map(Arc::new),
-                    bind: bind.clone(),
-                    ..known.clone()
-                }),
-                None => self.bind(configured, bind).map(|(one, accepting)| {
-                    fresh.push(accepting);
-                    one
-                }),
-            };
-            let result = result.map(|one| {
-                let address = one.address;
-                served.push(one);
-                address
-            });
-            report.push(Bound { configured, result });
-        }
-        (served, fresh, report)
-    }
-
-    fn bind(&self, configured: SocketAddr, bind: &Arc<Bind>) -> io::Result<(Served, Fresh)> {
-        let sockets = bind::sockets(configured, self.workers.len())?;
-        let address = match sockets.first() {
-            Some(socket) => socket.local_addr()?,
-            None => configured,
-        };
-        let stop = self.shared.stop.child_token();
-        let served = Served {
-            configured,
-            address,
-            bind: bind.clone(),
-            tls: Terminating::new(bind, None).map(Arc::new),
-            stop: stop.clone(),
-        };
-        Ok((
-            served,
-            Fresh {
-                sockets,
-                address,
-                stop,
-            },
-        ))
-    }
-
-    fn accept(&self, fresh: Fresh) {
-        let Fresh {
-            sockets,
-            address,
-            stop,
-        } = fresh;
-        for (worker, socket) in self.workers.iter().zip(sockets) {
-            let accepting = Accepting {
-                socket,
-                address,
-                stop: stop.clone(),
-            };
-            if worker.commands.send(Command::Accept(accepting)).is_err() {
-                tracing::error!(%address, "a worker has ended and does not accept");
-            }
+            pool.ask_of(None, &[], &self.telemetry);
         }
     }
 
@@ -445,16 +400,32 @@ impl Proxy {
         &self.shared.log
     }
 
-    /// Stops accepting, lets requests end, and waits for the workers. Blocks.
+    /// Notes what the process holds before there is traffic; call it once all is set up.
+    pub fn note_program_memory(&self) {
+        memory::note_program();
+    }
+
+    /// Who holds how much memory.
+    pub fn memory(&self) -> MemoryView {
+        let live = self.live();
+        let (decisions, series) = (self.decisions.bytes(), self.shared.metrics.bytes());
+        memory::refresh(&live, decisions, series);
+        memory::view(&live)
+    }
+
+    /// Stops accepting, lets requests end, also those that wait for a turn, and waits for the
+    /// workers and for the lines of the access log. Blocks.
     pub fn stop(mut self) {
         self.shared.stop.cancel();
         for worker in &mut self.workers {
             worker.join();
         }
-        // Until now requests under way, and the last one of each connection, needed the members.
+        self.shared.ended.cancel();
         for pool in self.live().all_pools() {
             pool.sync(&[]);
+            pool.ask_of(None, &[], &self.telemetry);
         }
+        self.shared.log.finish();
     }
 }
 
@@ -465,12 +436,4 @@ fn service_spec(service: &ServiceConfig) -> PoolSpec {
         profile: Profile::LeastRequests,
         ..PoolSpec::default()
     }
-}
-
-/// Sockets that were bound but are not accepted on yet.
-#[derive(Debug)]
-struct Fresh {
-    sockets: Vec<std::net::TcpListener>,
-    address: SocketAddr,
-    stop: CancellationToken,
 }

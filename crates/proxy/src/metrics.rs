@@ -78,6 +78,14 @@ impl Histogram {
         }
         self.sum_us.fetch_add(us, Relaxed);
     }
+
+    /// Upper bounds with the count of each, and the sum in seconds.
+    pub(crate) fn read(&self) -> (Vec<(f64, u64)>, f64) {
+        let bounds = SECONDS.iter().copied().chain([f64::MAX]);
+        let counts = self.buckets.iter().map(|bucket| bucket.load(Relaxed));
+        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
+        (bounds.zip(counts).collect(), sum)
+    }
 }
 
 /// What is counted for one pair of pool and model.
@@ -134,6 +142,23 @@ impl Metrics {
             counted,
             known: RefCell::default(),
         }
+    }
+}
+
+impl Metrics {
+    /// Memory of all series, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let workers = self.workers.lock();
+        let of = |worker: &Arc<Counted>| {
+            let names: usize = worker
+                .series
+                .lock()
+                .iter()
+                .map(|((pool, model), _)| pool.len() + model.len() + size_of::<Series>())
+                .sum();
+            names + size_of::<Counted>()
+        };
+        workers.iter().map(of).sum()
     }
 }
 

@@ -5,6 +5,7 @@
 //! Services are pools too, with the profile `leastRequests` and without telemetry or retries.
 
 pub(crate) mod decisions;
+mod external;
 pub(crate) mod lease;
 pub(crate) mod models;
 pub(crate) mod reach;
@@ -12,10 +13,12 @@ pub(crate) mod scrape;
 pub(crate) mod view;
 
 use crate::clock;
+use crate::memory;
 use crate::retry::Budget;
 use arc_swap::ArcSwap;
-use config::AppProtocol;
+use config::{AppProtocol, ObjectName};
 use decisions::Decisions;
+use indexmap::IndexMap;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
 use picker::{
@@ -126,6 +129,17 @@ pub(crate) struct Pool {
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: Budget,
+    external: external::External,
+    pub(crate) asked: crate::ext_proc::Asked,
+}
+
+/// All prefix indexes together stay within their part of the ceiling. Services have none: their
+/// endpoints are not told apart by what they hold.
+pub(crate) fn share_indexes<S>(pools: &IndexMap<ObjectName, Arc<Pool>, S>) {
+    let blocks = memory::blocks_for_each(pools.len(), MOST_PREFIX_BLOCKS);
+    for pool in pools.values() {
+        pool.limit_prefixes(blocks);
+    }
 }
 
 /// What `arrive` said, with what it takes to go on.
@@ -149,7 +163,8 @@ impl Pool {
             inference,
             overview: state.overview(),
             state: Mutex::new(state),
-            prefixes: RwLock::new(PrefixIndex::new(MOST_PREFIX_BLOCKS)),
+            // `apply` says how many it may hold.
+            prefixes: RwLock::new(PrefixIndex::new(0)),
             endpoints: ArcSwap::default(),
             waiting: Mutex::default(),
             spec: ArcSwap::from_pointee(spec),
@@ -157,6 +172,8 @@ impl Pool {
             catalogue: models::Catalogue::default(),
             decisions,
             budget: Budget::default(),
+            external: external::External::default(),
+            asked: crate::ext_proc::Asked::default(),
         }
     }
 
@@ -248,6 +265,17 @@ impl Pool {
         self.prefixes.read().lookup(chain, held);
     }
 
+    /// Sets how many blocks the prefix index may hold.
+    pub(crate) fn limit_prefixes(&self, blocks: usize) {
+        self.prefixes.write().set_max_blocks(blocks);
+    }
+
+    /// Requests that wait, and bytes of the prefix index.
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        let waiting = self.state.lock().queue_len();
+        (waiting, self.prefixes.read().bytes())
+    }
+
     /// Notes that `endpoint` will hold the prompt.
     pub(crate) fn will_hold(&self, endpoint: EndpointId, chain: &[u64]) {
         if !chain.is_empty() {
@@ -271,7 +299,7 @@ impl Pool {
 
     fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist) -> Step {
         let record = decisions::spare();
-        let now = clock::now();
+        let now = clock::coarse();
         let mut state = self.state.lock();
         if let Some(record) = record {
             state.reuse(record);

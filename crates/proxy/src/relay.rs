@@ -5,6 +5,9 @@
 //! then forwards what each read brings with one write, waits for a slow client before it reads on,
 //! scans the bytes on the side, and watches for the client to leave.
 
+mod ends;
+mod heartbeat;
+mod picking;
 mod reply;
 
 use crate::clock;
@@ -17,11 +20,18 @@ use crate::pool::lease::Lease;
 use crate::tunnel;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
+use ends::{
+    broken, closed_early, closed_mid_stream, idle, late, not_a_stream, out_of_time,
+    reset_mid_stream, vanished, vanished_mid_stream,
+};
+use heartbeat::Heartbeat;
 use picker::Micros;
+pub(crate) use picking::answered;
 pub(crate) use reply::Reply;
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::ops::Range;
+use std::task::{Context, Poll};
 
 /// What happened while waiting for an endpoint.
 enum Event {
@@ -32,21 +42,28 @@ enum Event {
 }
 
 async fn next(client: &mut Client, upstream: &mut Upstream, limits: &Limits) -> Event {
-    poll_fn(|cx| {
-        match upstream.poll_read(cx) {
-            Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
-            Poll::Pending => {}
-        }
-        if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
-            return Poll::Ready(Event::ClientGone);
-        }
-        if client.poll_late(cx) {
-            return Poll::Ready(Event::Late);
-        }
-        Poll::Pending
-    })
-    .await
+    poll_fn(|cx| poll_event(client, upstream, limits, cx)).await
+}
+
+#[inline]
+fn poll_event(
+    client: &mut Client,
+    upstream: &mut Upstream,
+    limits: &Limits,
+    cx: &mut Context<'_>,
+) -> Poll<Event> {
+    match upstream.poll_read(cx) {
+        Poll::Ready(Ok((scratch, count))) => return Poll::Ready(Event::Bytes(scratch, count)),
+        Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(error)),
+        Poll::Pending => {}
+    }
+    if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
+        return Poll::Ready(Event::ClientGone);
+    }
+    if client.poll_late(cx) {
+        return Poll::Ready(Event::Late);
+    }
+    Poll::Pending
 }
 
 /// When the wait for the response head ends, and what the failure is then; whose head it is.
@@ -73,7 +90,27 @@ impl HeadDeadline<'_> {
 
 /// When a wait until `due` looks whether the endpoint is still there.
 fn look_by(due: Micros, limits: &Limits) -> Micros {
-    due.min(clock::coarse() + limits.vanished)
+    due.min(clock::coarse() + limits.look)
+}
+
+/// What is to be done when a wait for the decision has lasted until it looks around.
+async fn look(
+    client: &mut Client,
+    x: &Exchange,
+    (deadline, limits): (&HeadDeadline<'_>, &Limits),
+    heartbeat: &mut Heartbeat,
+) -> Result<(), Failure> {
+    if clock::now() >= deadline.due {
+        return Err(late(deadline.cause));
+    }
+    if deadline.endpoint.reach.is_gone_for(limits.vanished) {
+        return Err(vanished());
+    }
+    if x.response.owes_event {
+        heartbeat.beat(client, x, Micros(0), limits).await?;
+    }
+    client.set_deadline(Some(look_by(deadline.due, limits)));
+    Ok(())
 }
 
 /// A decided answer: the reply and the bytes for the client that are ready so far.
@@ -82,7 +119,13 @@ pub(crate) struct Begun {
     pub(crate) reply: Box<Reply>,
     pub(crate) ready: OutBuffer,
     /// Raw body bytes of the read that decided it: forwarded from the read buffer.
-    pub(crate) raw: Option<(Scratch, std::ops::Range<usize>)>,
+    pub(crate) raw: Option<(Scratch, Range<usize>)>,
+}
+
+impl Begun {
+    fn new(reply: Box<Reply>, ready: OutBuffer, raw: Option<(Scratch, Range<usize>)>) -> Self {
+        Self { reply, ready, raw }
+    }
 }
 
 /// Reads until the answer is decided. The client has nothing of it then, but for the head of an
@@ -103,25 +146,26 @@ pub(crate) async fn begin(
     let mut ready = OutBuffer::take();
     let mut received = false;
     let mut opened = false;
+    let mut heartbeat = Heartbeat::new();
     client.set_deadline(Some(look_by(deadline.due, limits)));
     loop {
-        let (scratch, count) = match next(client, upstream, limits).await {
+        let event = match x.picking {
+            None => next(client, upstream, limits).await,
+            Some(_) => picking::next(client, upstream, x, limits).await?,
+        };
+        let (scratch, count) = match event {
             Event::Bytes(scratch, count) => (scratch, count),
             Event::Broken(error) => return Err(broken(&error, received)),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Head)),
             Event::Late if reply.holds() && !opened => {
                 opened = true;
-                open(client, x, &mut reply, limits).await?;
+                open(client, x, &mut reply, (limits, deadline.endpoint)).await?;
                 deadline = deadline.for_first_event(limits);
                 client.set_deadline(Some(look_by(deadline.due, limits)));
                 continue;
             }
-            Event::Late if clock::now() >= deadline.due => return Err(late(deadline.cause)),
-            Event::Late if deadline.endpoint.reach.is_gone_for(limits.vanished) => {
-                return Err(vanished());
-            }
             Event::Late => {
-                client.set_deadline(Some(look_by(deadline.due, limits)));
+                look(client, x, (&deadline, limits), &mut heartbeat).await?;
                 continue;
             }
         };
@@ -135,11 +179,7 @@ pub(crate) async fn begin(
             first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
         {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: Some(raw),
-            });
+            return Ok(Begun::new(reply, ready, Some(raw)));
         } else if reply.holds() && !opened {
             client.set_deadline(Some(clock::coarse() + limits.first_event_hold));
         }
@@ -148,11 +188,7 @@ pub(crate) async fn begin(
         let full = passes || ready.len() > limits.first_event_bytes;
         if reply.decided(count == 0, full)? {
             client.set_deadline(None);
-            return Ok(Begun {
-                reply,
-                ready,
-                raw: None,
-            });
+            return Ok(Begun::new(reply, ready, None));
         }
     }
 }
@@ -163,10 +199,13 @@ async fn open(
     client: &mut Client,
     x: &mut Exchange,
     reply: &mut Reply,
-    limits: &Limits,
+    (limits, endpoint): (&Limits, &Endpoint),
 ) -> Result<(), Failure> {
     if x.response.head_sent {
         return Ok(());
+    }
+    if x.picking.is_some() {
+        picking::respond(client, x, reply.head_mut(), endpoint.address, limits).await?;
     }
     let mut head = OutBuffer::take();
     reply.write_head(x, &mut head);
@@ -185,7 +224,7 @@ fn first_bytes(
     partial: &mut OutBuffer,
     ready: &mut OutBuffer,
     (scratch, count): (Scratch, usize),
-) -> Result<Option<(Scratch, std::ops::Range<usize>)>, Failure> {
+) -> Result<Option<(Scratch, Range<usize>)>, Failure> {
     let bytes = scratch.get(..count).unwrap_or_default();
     if partial.is_empty() {
         return match reply.parse_head(bytes)? {
@@ -250,8 +289,13 @@ pub(crate) async fn finish(
         raw,
     } = begun;
     let mut head = OutBuffer::empty();
+    if !x.response.head_sent && x.picking.is_some() {
+        let served = way.endpoint.address;
+        picking::respond(client, x, reply.head_mut(), served, way.limits).await?;
+    }
     if !x.response.head_sent {
         head = OutBuffer::take();
+        x.keep_alive &= !client.is_draining();
         reply.write_head(x, &mut head);
         x.response.head_sent = true;
         x.response.status = reply.status();
@@ -298,16 +342,18 @@ async fn stream(
     reply: &mut Reply,
 ) -> Result<(), Failure> {
     let limits = way.limits;
+    let mut heartbeat = Heartbeat::new();
     let mut heard = true;
-    let mut idle_at = Micros(0);
+    let mut heard_at = Micros(0);
     while !reply.is_done() {
         client.flush(limits).await?;
         let now = clock::coarse();
         if core::mem::take(&mut heard) {
-            idle_at = now + limits.stream_idle;
+            heard_at = now;
         }
+        let idle_at = heard_at + limits.stream_idle;
         let due = way.due.map_or(idle_at, |due| due.min(idle_at));
-        client.set_deadline(Some(due.min(now + limits.vanished)));
+        client.set_deadline(Some(due.min(now + limits.look)));
         let failure = match next(client, way.upstream, limits).await {
             Event::Bytes(scratch, count) if count > 0 => {
                 forward(client, reply, (scratch, count)).await?;
@@ -322,10 +368,14 @@ async fn stream(
             Event::ClientGone if reply.has_end_mark() => return Ok(()),
             Event::ClientGone => return Err(Failure::client_gone(Phase::Stream)),
             Event::Late if clock::now() < due => {
-                if !way.endpoint.reach.is_gone_for(limits.vanished) {
+                if way.endpoint.reach.is_gone_for(limits.vanished) {
+                    vanished_mid_stream()
+                } else {
+                    if reply.is_between_events() {
+                        heartbeat.beat(client, x, heard_at, limits).await?;
+                    }
                     continue;
                 }
-                vanished_mid_stream()
             }
             Event::Late if due < idle_at => out_of_time(),
             Event::Late => idle(limits),
@@ -337,6 +387,9 @@ async fn stream(
         return Err(cut(client, reply, limits, failure).await);
     }
     let trailers = way.upstream.take_trailers();
+    if let (Some(session), Some(trailers)) = (&mut x.picking, &trailers) {
+        session.trailers(trailers);
+    }
     reply.end(client, trailers, limits).await?;
     client.flush(limits).await
 }
@@ -385,85 +438,4 @@ async fn cut(client: &mut Client, reply: &mut Reply, limits: &Limits, failure: F
         let _ = client.flush(limits).await;
     }
     failure
-}
-
-fn broken(error: &io::Error, received: bool) -> Failure {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset if !received => Failure::new(
-            Phase::Head,
-            Cause::ClosedEarly,
-            "the endpoint reset the connection before it answered",
-        ),
-        _ => Failure::new(
-            Phase::Head,
-            Cause::Reset,
-            format!("the connection to the endpoint broke: {error}"),
-        ),
-    }
-}
-
-fn closed_early(received: bool) -> Failure {
-    if received {
-        Failure::new(
-            Phase::Head,
-            Cause::Reset,
-            "the endpoint closed the connection within its response head",
-        )
-    } else {
-        Failure::new(
-            Phase::Head,
-            Cause::ClosedEarly,
-            "the endpoint closed the connection before it answered",
-        )
-    }
-}
-
-fn late(cause: Cause) -> Failure {
-    Failure::new(
-        Phase::Head,
-        cause,
-        "the endpoint did not begin its answer in time",
-    )
-}
-
-fn not_a_stream(status: u16) -> Failure {
-    let message = format!("a stream was begun, and another endpoint answered {status} without one");
-    Failure::new(Phase::Head, Cause::BadResponse, message)
-}
-
-/// As good as closed: nobody is there any more who would answer on this connection.
-fn vanished() -> Failure {
-    let message = "the endpoint refuses connections and has not begun its answer";
-    Failure::new(Phase::Head, Cause::ClosedEarly, message)
-}
-
-fn vanished_mid_stream() -> Failure {
-    let message = "the endpoint refuses connections and fell silent in mid-answer";
-    Failure::new(Phase::Stream, Cause::Cut, message)
-}
-
-fn closed_mid_stream() -> Failure {
-    Failure::new(
-        Phase::Stream,
-        Cause::Cut,
-        "the endpoint closed the connection before its answer was complete",
-    )
-}
-
-fn reset_mid_stream(error: &io::Error) -> Failure {
-    Failure::new(
-        Phase::Stream,
-        Cause::Cut,
-        format!("the connection to the endpoint broke in mid-answer: {error}"),
-    )
-}
-
-fn out_of_time() -> Failure {
-    let message = "the route's request timeout passed in mid-answer";
-    Failure::new(Phase::Stream, Cause::RouteTimeout, message)
-}
-
-fn idle(limits: &Limits) -> Failure {
-    let message = format!("the endpoint sent nothing for {:?}", limits.stream_idle);
-    Failure::new(Phase::Stream, Cause::StreamIdle, message)
 }

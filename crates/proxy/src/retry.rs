@@ -95,11 +95,12 @@ pub(crate) fn of_route(x: &Exchange) -> Option<&RouteRetry> {
     x.rule.as_ref().and_then(|rule| rule.retry.as_ref())
 }
 
-/// Whether another try may have a better answer than one with this status.
-pub(crate) fn may_be_better(pool: &Pool, x: &Exchange, status: u16) -> bool {
+/// Whether another try may have a better answer than one with this status. `has_another`: there is
+/// an endpoint that was not tried.
+pub(crate) fn may_be_better(x: &Exchange, status: u16, has_another: bool) -> bool {
     match of_route(x) {
         Some(retry) => retry.codes.contains(&status),
-        None => is_engine_trouble(status) && pool.endpoints().len() > x.attempts.len(),
+        None => is_engine_trouble(status) && has_another,
     }
 }
 

@@ -60,6 +60,7 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
             matched_prefix,
         } => {
             x.trusted = listener.trust_inference_headers;
+            x.asks_picker = !listener.built_in_picker;
             x.matched_prefix = matched_prefix;
             x.rule = Some(rule.clone());
             Ok(())

@@ -17,9 +17,12 @@ use crate::relay;
 use crate::route;
 use crate::tunnel;
 use crate::worker::{Local, OutBuffer};
-use config::Target;
+use config::{PickerKind, Target};
 use llm::Api;
 use std::sync::Arc;
+
+/// The longest name of a model. It is copied to where requests are explained, and told in errors.
+const MOST_MODEL_BYTES: usize = 1024;
 
 /// Serves one request; tells whether the connection goes on.
 pub(crate) async fn serve(
@@ -82,6 +85,8 @@ async fn stages(
     if let Some(answer) = policies::request(&backend.filters, x, place) {
         return answer::short(client, x, &answer).await;
     }
+    x.asks_picker &= matches!(&backend.target, Target::Pool(pool)
+        if matches!(pool.picker_kind, PickerKind::External(_)));
     let Some(pool) = live.backend(&backend.target) else {
         let message = match &backend.target {
             Target::Invalid { reason } => reason,
@@ -109,6 +114,14 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
         Failure::new(Phase::Request, cause, error.to_string())
     })?;
     if let Some(model) = peek.model_str(x.body.bytes()) {
+        if model.len() > MOST_MODEL_BYTES {
+            let cause = Cause::Refused {
+                status: 400,
+                code: "model_too_long",
+            };
+            let message = format!("the model's name has more than {MOST_MODEL_BYTES} bytes");
+            return Err(Failure::new(Phase::Request, cause, message));
+        }
         x.model.push_str(&model);
         x.head.put(headers::MODEL_NAME, x.model.as_bytes());
     }
@@ -136,6 +149,8 @@ async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failu
         let is_grpc = x.unframed && x.is_grpc();
         if is_grpc {
             failure.write_grpc(&fields, &mut out);
+        } else if let Some(answer) = &x.answer {
+            answer.write(&fields, x.keep_alive, &mut out);
         } else {
             failure.write(x.api.dialect(), &fields, x.keep_alive, &mut out);
         }
@@ -168,7 +183,10 @@ fn leave_out_body(out: &mut Vec<u8>) {
 
 /// Counts and logs, once for every request.
 fn record(local: &Local, x: &mut Exchange) {
-    x.timings.ended = clock::now();
+    // A try that went well has just ended.
+    if x.timings.ended.0 == 0 || x.failure.is_some() {
+        x.timings.ended = clock::now();
+    }
     local.metrics.count(x);
     local.log.borrow_mut().push(x);
 }

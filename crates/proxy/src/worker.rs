@@ -8,6 +8,7 @@
 use crate::deadline;
 use crate::listener::{self, Accepting};
 use crate::live::Shared;
+use crate::memory::{ACCOUNT, Use};
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -25,11 +26,28 @@ pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps; more than this are freed. Enough that some dozens of large
 /// requests at a time do not allocate and clear a buffer each.
 const SPARE_BUFFERS: usize = 96;
+/// Spare growable buffers are not larger than this, but for a few.
+const SMALL_BYTES: usize = 16 << 10;
+/// Spare growable buffers up to [`LARGE_BYTES`].
+const SPARE_LARGE: usize = 8;
+const LARGE_BYTES: usize = 4 * SCRATCH_BYTES;
+/// A growable buffer moves to pages of its own when it would become larger than this.
+const OWN_PAGES_FROM: usize = 1 << 20;
+/// Allocations of this size are pages of their own for as long as they live, whatever was
+/// allocated before (the C library's threshold rises with use, up to 32 MiB): their memory is free
+/// at once when they are dropped. Pages that are not touched cost nothing.
+const PAGES_OF_THEIR_OWN: usize = 33 << 20;
+/// What the kernel may give where one byte is touched.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// How often a worker looks at deadlines and hands over lines of the access log.
+pub const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static RESPONSE_HEADS: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -43,10 +61,23 @@ impl Scratch {
         let mut buffer = LAST.take();
         if buffer.is_empty() {
             let spare = SPARE.with_borrow_mut(Vec::pop);
-            buffer = spare.unwrap_or_else(|| vec![0; SCRATCH_BYTES]);
+            buffer = spare.unwrap_or_else(new_scratch);
         }
         Self(buffer)
     }
+}
+
+#[cold]
+fn new_scratch() -> Vec<u8> {
+    ACCOUNT.add(Use::ReadBuffers, SCRATCH_BYTES);
+    vec![0; SCRATCH_BYTES]
+}
+
+/// Frees the spare buffers of this worker.
+fn free_spares() {
+    let spares = SPARE.take();
+    ACCOUNT.give_back(Use::ReadBuffers, spares.len() * SCRATCH_BYTES);
+    LARGE.take();
 }
 
 impl Deref for Scratch {
@@ -71,8 +102,19 @@ impl Drop for Scratch {
         SPARE.with_borrow_mut(|spare| {
             if spare.len() < SPARE_BUFFERS {
                 spare.push(before);
+            } else {
+                ACCOUNT.give_back(Use::ReadBuffers, SCRATCH_BYTES);
             }
         });
+    }
+}
+
+/// What a growable buffer of so many bytes costs.
+pub(crate) fn cost_of(bytes: usize) -> usize {
+    if bytes > OWN_PAGES_FROM {
+        bytes.next_multiple_of(HUGE_PAGE)
+    } else {
+        bytes
     }
 }
 
@@ -88,6 +130,33 @@ impl OutBuffer {
     /// No memory at all.
     pub(crate) fn empty() -> Self {
         Self(Vec::new())
+    }
+
+    /// Makes room for `more` bytes. A buffer that becomes large moves to pages of its own, with
+    /// room for `most` bytes, so that it never moves again.
+    pub(crate) fn make_room(&mut self, more: usize, most: usize) {
+        let wanted = self.0.len() + more;
+        if wanted <= self.0.capacity() {
+            return;
+        }
+        if wanted <= OWN_PAGES_FROM {
+            if (SMALL_BYTES..LARGE_BYTES).contains(&wanted)
+                && let Some(mut spare) = LARGE.with_borrow_mut(Vec::pop)
+            {
+                spare.extend_from_slice(&self.0);
+                *self = Self(spare);
+            }
+            return;
+        }
+        let mut large = Vec::new();
+        // Where the system does not promise pages that may never be touched, it grows as it must.
+        if large
+            .try_reserve_exact(most.max(PAGES_OF_THEIR_OWN))
+            .is_ok()
+        {
+            large.extend_from_slice(&self.0);
+            *self = Self(large);
+        }
     }
 }
 
@@ -107,16 +176,28 @@ impl DerefMut for OutBuffer {
 impl Drop for OutBuffer {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.0);
-        if buffer.capacity() == 0 || buffer.capacity() > 4 * SCRATCH_BYTES {
+        if buffer.capacity() == 0 {
             return;
         }
         buffer.clear();
+        if buffer.capacity() > SMALL_BYTES {
+            return keep_large(buffer);
+        }
         HEADS.with_borrow_mut(|spare| {
             if spare.len() < SPARE_BUFFERS {
                 spare.push(buffer);
             }
         });
     }
+}
+
+#[cold]
+fn keep_large(buffer: Vec<u8>) {
+    LARGE.with_borrow_mut(|spare| {
+        if spare.len() < SPARE_LARGE && buffer.capacity() <= LARGE_BYTES {
+            spare.push(buffer);
+        }
+    });
 }
 
 /// An empty response head, with memory of an earlier one.
@@ -176,11 +257,23 @@ impl Worker {
     }
 }
 
-async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<Command>) {
-    let tasks = TaskTracker::new();
+async fn run(index: usize, shared: Arc<Shared>, inbox: mpsc::UnboundedReceiver<Command>) {
     let local = Rc::new_cyclic(|me| Local::new(index, &shared, me.clone()));
-    // To the end: deadlines of connections that drain must pass too.
-    let ticking = tokio::task::spawn_local(tick(local.clone()));
+    // Deadlines pass, and lines are handed over, until the last connection has ended.
+    tokio::select! {
+        () = serve(&local, &shared, inbox) => {}
+        () = tick(&local) => {}
+    }
+    local.log.borrow_mut().flush();
+}
+
+/// Accepts what it is told to, until told to stop and the last connection has ended.
+async fn serve(
+    local: &Rc<Local>,
+    shared: &Arc<Shared>,
+    mut inbox: mpsc::UnboundedReceiver<Command>,
+) {
+    let tasks = TaskTracker::new();
     loop {
         let command = tokio::select! {
             command = inbox.recv() => command,
@@ -200,8 +293,6 @@ async fn run(index: usize, shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiv
     tasks.wait().await;
     local.mirrors.close();
     local.mirrors.wait().await;
-    ticking.abort();
-    local.log.borrow_mut().flush();
 }
 
 /// What the requests of one worker share, besides the process-wide [`Shared`].
@@ -254,8 +345,8 @@ impl Local {
 }
 
 /// Ten times a second: deadlines that passed, log lines that wait, idle connections that are old.
-async fn tick(local: Rc<Local>) {
-    let mut every = tokio::time::interval(Duration::from_millis(100));
+async fn tick(local: &Local) {
+    let mut every = tokio::time::interval(TICK);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
@@ -266,6 +357,9 @@ async fn tick(local: Rc<Local>) {
         local.log.borrow_mut().flush();
         local.idle.expire(now);
         local.multiplexed.expire(now);
+        if ACCOUNT.is_over() {
+            free_spares();
+        }
     }
 }
 

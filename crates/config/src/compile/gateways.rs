@@ -110,6 +110,12 @@ impl Gateways {
         Self { list, positions }
     }
 
+    /// Whether a Gateway, by position, has the pickers asked that pools name.
+    pub(super) fn asks_pickers(&self, position: usize) -> bool {
+        let gateway = self.list.get(position);
+        gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
+    }
+
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()
@@ -124,6 +130,7 @@ impl Gateways {
             .filter(|gateway| gateway.refusal.is_none())
         {
             let trust = gateway.parameters.trust_inference_headers.unwrap_or(false);
+            let built_in_picker = gateway.wants_built_in_picker();
             for state in gateway
                 .listeners
                 .into_iter()
@@ -137,6 +144,7 @@ impl Gateways {
                     port,
                     tls: state.tls,
                     trust_inference_headers: trust,
+                    built_in_picker,
                     base_models: gateway.base_models.clone(),
                     routes: state.table.build(),
                 });

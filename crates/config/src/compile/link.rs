@@ -19,8 +19,11 @@ use crate::objects::http_route::{HttpBackendReference, HttpRouteFilter, HttpRout
 use crate::objects::service::ServiceType;
 use crate::objects::{GATEWAY_GROUP, HttpRoute, Kind, Objects, POOL_GROUP, POOL_GROUP_X, Service};
 use crate::rule::{Backend, Filters, Rule, Target};
-use crate::snapshot::{AppProtocol, PoolConfig, ServiceConfig, ServicePort, Snapshot};
+use crate::snapshot::{
+    AppProtocol, ExternalPicker, PoolConfig, ServiceConfig, ServicePort, Snapshot,
+};
 use crate::status::Reason;
+use crate::tls::CertificatePem;
 
 /// What one reference leads to.
 #[derive(Clone, Debug)]
@@ -139,6 +142,8 @@ pub(super) struct Linker<'a> {
     pub(super) users: IndexMap<ObjectName, FxHashSet<usize>>,
     /// The same for ports of Services, with the port's name.
     service_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
+    /// The same for Services behind which endpoint pickers are asked.
+    picker_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
     /// Why a port of a Service or a pool cannot be connected to as it is asked for.
     service_faults: FxHashMap<ServicePort, String>,
     pool_faults: FxHashMap<ObjectName, String>,
@@ -158,6 +163,7 @@ impl<'a> Linker<'a> {
             services: IndexMap::new(),
             users: IndexMap::new(),
             service_users: IndexMap::new(),
+            picker_users: IndexMap::new(),
             service_faults: FxHashMap::default(),
             pool_faults: FxHashMap::default(),
             objects,
@@ -175,7 +181,7 @@ impl<'a> Linker<'a> {
                             .extend(&accepted);
                     }
                     Resolved::Service(port) => {
-                        let name = linker.port_name(port);
+                        let name = port_name(objects, port);
                         let users = linker.service_users.entry(port.clone());
                         users
                             .or_insert_with(|| (name, FxHashSet::default()))
@@ -189,34 +195,8 @@ impl<'a> Linker<'a> {
         linker.users.sort_unstable_keys();
         linker.service_users.sort_unstable_keys();
         linker.add_services(gateways, last);
-        for (name, users) in &linker.users {
-            let built_in = users.iter().filter_map(|user| gateways.list.get(*user));
-            let built_in = built_in
-                .into_iter()
-                .any(|gateway| gateway.wants_built_in_picker());
-            let shown = gateways.client_certificate(users);
-            let tls = backend_tls::resolve(objects, TlsBackend::Pool(name), shown);
-            if let Err(fault) = &tls {
-                linker.pool_faults.insert(name.clone(), fault.clone());
-            }
-            let lowered = pools::lower(objects, name, models.table(name), built_in);
-            if let Some(mut pool) = lowered {
-                pool.tls = tls.unwrap_or_default();
-                let known = last.and_then(|last| last.pools.get(name));
-                linker
-                    .pools
-                    .insert(name.clone(), share(Arc::new(pool), known));
-            }
-        }
+        linker.add_pools(models, gateways, last);
         linker
-    }
-
-    fn port_name(&self, port: &ServicePort) -> String {
-        let entry = self.objects.services.get(&port.name);
-        let ports = entry.iter().flat_map(|entry| &entry.object.spec);
-        let mut ports = ports.flat_map(|spec| &spec.ports);
-        let found = ports.find(|known| known.port.number() == port.port);
-        found.and_then(|port| port.name.clone()).unwrap_or_default()
     }
 
     fn add_services(&mut self, gateways: &Gateways, last: Option<&Snapshot>) {
@@ -243,9 +223,40 @@ impl<'a> Linker<'a> {
         }
     }
 
+    fn add_pools(&mut self, models: &models::Tables, gateways: &Gateways, last: Option<&Snapshot>) {
+        for (name, users) in &self.users {
+            let asking: FxHashSet<usize> = users
+                .iter()
+                .copied()
+                .filter(|user| gateways.asks_pickers(*user))
+                .collect();
+            let shown = gateways.client_certificate(users);
+            let external = external_picker(self.objects, name, shown, &asking);
+            if let Some((external, port_name)) = &external {
+                let users = self.picker_users.entry(external.service.clone());
+                users
+                    .or_insert_with(|| (port_name.clone(), FxHashSet::default()))
+                    .1
+                    .extend(&asking);
+            }
+            let tls = backend_tls::resolve(self.objects, TlsBackend::Pool(name), shown);
+            if let Err(fault) = &tls {
+                self.pool_faults.insert(name.clone(), fault.clone());
+            }
+            let external = external.map(|(external, _)| external);
+            let lowered = pools::lower(self.objects, name, models.table(name), external);
+            if let Some(mut pool) = lowered {
+                pool.tls = tls.unwrap_or_default();
+                let known = last.and_then(|last| last.pools.get(name));
+                self.pools
+                    .insert(name.clone(), share(Arc::new(pool), known));
+            }
+        }
+    }
+
     /// Everything that routes lead to, with the Gateways whose routes do.
     pub(super) fn backends(&self) -> impl Iterator<Item = (TlsBackend<'_>, &FxHashSet<usize>)> {
-        let services = self.service_users.iter();
+        let services = self.service_users.iter().chain(&self.picker_users);
         let services =
             services.map(|(port, (name, users))| (TlsBackend::Service(port, name), users));
         let pools = self.users.iter();
@@ -344,8 +355,7 @@ impl<'a> Linker<'a> {
                     invalid(self.pool_faults.get(name).map_or("", String::as_str))
                 }
                 None => invalid("the pool is gone"),
-                Some(pool) => pools::unserved(pool)
-                    .map_or_else(|| Target::Pool(pool.clone()), |reason| invalid(&reason)),
+                Some(pool) => Target::Pool(pool.clone()),
             },
             Resolved::Service(port) => {
                 match (self.service_faults.get(port), self.services.get(port)) {
@@ -356,6 +366,27 @@ impl<'a> Linker<'a> {
             }
         }
     }
+}
+
+fn port_name(objects: &Objects, port: &ServicePort) -> String {
+    let entry = objects.services.get(&port.name);
+    let ports = entry.iter().flat_map(|entry| &entry.object.spec);
+    let mut ports = ports.flat_map(|spec| &spec.ports);
+    let found = ports.find(|known| known.port.number() == port.port);
+    found.and_then(|port| port.name.clone()).unwrap_or_default()
+}
+
+/// The picker of a pool and the name of its Service's port, if any Gateway asks it.
+fn external_picker(
+    objects: &Objects,
+    pool: &ObjectName,
+    shown: Option<&CertificatePem>,
+    asking: &FxHashSet<usize>,
+) -> Option<(ExternalPicker, String)> {
+    let service = pools::picker_service(objects, pool).filter(|_| !asking.is_empty())?;
+    let name = port_name(objects, &service);
+    let tls = backend_tls::resolve(objects, TlsBackend::Service(&service, &name), shown);
+    Some((pools::external(objects, pool, tls)?, name))
 }
 
 fn app_protocol(service: &Service, port: u16) -> AppProtocol {

@@ -3,19 +3,26 @@
 use super::Age;
 use super::gateways::Gateways;
 use super::link::Linker;
+use crate::members;
 use crate::name::ObjectName;
 use crate::objects::inference_pool::{EndpointPickerReference, FailureMode, InferencePoolSpec};
 use crate::objects::penstock::{PoolPolicySpec, ProfileChoice};
 use crate::objects::service::ServiceType;
 use crate::objects::{Kind, Objects, POOL_GROUP, POOL_GROUP_X, PoolPolicy};
-use crate::snapshot::{AppProtocol, PickerKind, PoolConfig};
+use crate::snapshot::{
+    AppProtocol, ExternalPicker, PickerKind, PickerTls, PoolConfig, ServicePort,
+};
 use crate::status::{
     Condition, ConditionType, ObjectStatus, ParentStatus, Reason, Statuses, Truth,
 };
+use crate::tls::BackendTls;
 use picker::{ModelTable, PoolSpec, Profile, QueueLimits};
+use std::sync::Arc;
 
 /// The endpoint picker's usual port.
 const PICKER_PORT: u16 = 9002;
+/// How long an endpoint picker may take, unless a policy says otherwise.
+const PICK_SECONDS: f32 = 5.0;
 
 /// A pool of either version as v1; v1 wins where both exist.
 pub(crate) fn find(objects: &Objects, name: &ObjectName) -> Option<InferencePoolSpec> {
@@ -31,12 +38,61 @@ pub(crate) fn find(objects: &Objects, name: &ObjectName) -> Option<InferencePool
     })
 }
 
+/// The Service that a pool names as its endpoint picker, and its port.
+pub(super) fn picker_service(objects: &Objects, name: &ObjectName) -> Option<ServicePort> {
+    let reference = find(objects, name)?.endpoint_picker_ref?;
+    Some(ServicePort {
+        name: ObjectName::new(&name.namespace, &reference.name),
+        port: picker_port(&reference),
+    })
+}
+
+fn picker_port(reference: &EndpointPickerReference) -> u16 {
+    let port = reference.port.as_ref();
+    port.map_or(PICKER_PORT, |port| port.number.number())
+}
+
+/// The picker that a pool names. One that is not there has no endpoints: it does not answer.
+pub(super) fn external(
+    objects: &Objects,
+    name: &ObjectName,
+    tls: Result<Option<Arc<BackendTls>>, String>,
+) -> Option<ExternalPicker> {
+    let reference = find(objects, name)?.endpoint_picker_ref?;
+    let service = picker_service(objects, name)?;
+    let usable = check_picker(objects, &name.namespace, &reference).is_ok();
+    let entry = objects.services.get(&service.name).filter(|_| usable);
+    let speaks = entry.and_then(|entry| {
+        let mut ports = entry.object.spec.iter().flat_map(|spec| &spec.ports);
+        let port = ports.find(|port| port.port.number() == service.port)?;
+        port.app_protocol.as_deref()
+    });
+    let policies = policies(objects, name);
+    let policy = policies.first().map(|policy| &policy.spec);
+    Some(ExternalPicker {
+        fail_open: reference.failure_mode == Some(FailureMode::FailOpen),
+        pick_seconds: policy
+            .and_then(|policy| policy.pick_seconds)
+            .unwrap_or(PICK_SECONDS),
+        tls: match tls {
+            Ok(Some(tls)) => PickerTls::Verified(tls),
+            Ok(None) if app_protocol(speaks) == AppProtocol::H2c => PickerTls::None,
+            Ok(None) => PickerTls::Unverified,
+            Err(message) => PickerTls::Unusable(message),
+        },
+        endpoints: entry
+            .map(|entry| members::of_service(objects, &service, &entry.object))
+            .unwrap_or_default(),
+        service,
+    })
+}
+
 /// Compiles one pool.
 pub(super) fn lower(
     objects: &Objects,
     name: &ObjectName,
     models: ModelTable,
-    built_in: bool,
+    external: Option<ExternalPicker>,
 ) -> Option<PoolConfig> {
     let spec = find(objects, name)?;
     let policy = policies(objects, name)
@@ -71,21 +127,10 @@ pub(super) fn lower(
             }),
         },
     };
-    let picker_kind = match &spec.endpoint_picker_ref {
-        Some(reference) if !built_in => PickerKind::External {
-            service: ObjectName::new(&name.namespace, &reference.name),
-            port: reference
-                .port
-                .as_ref()
-                .map_or(PICKER_PORT, |port| port.number.number()),
-            fail_open: reference.failure_mode == Some(FailureMode::FailOpen),
-        },
-        _ => PickerKind::BuiltIn,
-    };
     Some(PoolConfig {
         name: name.clone(),
         picker,
-        picker_kind,
+        picker_kind: external.map_or(PickerKind::BuiltIn, PickerKind::External),
         target_ports: spec
             .target_ports
             .iter()
@@ -94,22 +139,6 @@ pub(super) fn lower(
         app_protocol: app_protocol(spec.app_protocol.as_deref()),
         tls: None,
     })
-}
-
-/// Why nothing is sent to a pool: an endpoint picker that must be asked and cannot be. One that may
-/// be passed over (`failureMode: FailOpen`) is, as if it did not answer.
-pub(super) fn unserved(pool: &PoolConfig) -> Option<String> {
-    match &pool.picker_kind {
-        PickerKind::External {
-            service,
-            fail_open: false,
-            ..
-        } => Some(format!(
-            "the endpoint picker {service} cannot be asked yet: leave endpointPickerRef out, or set \
-             `picker: BuiltIn` in the Gateway's GatewayParameters"
-        )),
-        _ => None,
-    }
 }
 
 pub(super) fn app_protocol(name: Option<&str>) -> AppProtocol {
@@ -169,7 +198,6 @@ pub(super) fn report(
                 Truth::True,
                 Reason::ResolvedRefs,
             );
-            let pool = linker.pools.get(name);
             status.parents.push(ParentStatus {
                 gateway: gateway.name.clone(),
                 section_name: None,
@@ -177,7 +205,7 @@ pub(super) fn report(
                 reference: None,
                 ours: true,
                 conditions: vec![
-                    accepted(pool.and_then(|pool| unserved(pool))),
+                    Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted),
                     if built_in { fine } else { resolved.clone() },
                 ],
             });
@@ -190,20 +218,6 @@ pub(super) fn report(
             .conditions
             .push(policy_condition(objects, name, &entry.object));
         statuses.objects.push(status);
-    }
-}
-
-fn accepted(refusal: Option<String>) -> Condition {
-    let accepted = Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted);
-    match refusal {
-        None => accepted,
-        Some(message) => Condition {
-            status: Truth::False,
-            reason: Reason::NotSupportedByParent,
-            message,
-            path: "spec.endpointPickerRef".to_owned(),
-            ..accepted
-        },
     }
 }
 
@@ -247,6 +261,11 @@ fn check_picker(
         .and_then(|spec| spec.service_type.as_ref());
     if service_type == Some(&ServiceType::ExternalName) {
         return Err(format!("Service {name} is an ExternalName"));
+    }
+    let wanted = picker_port(reference);
+    let mut ports = entry.object.spec.iter().flat_map(|spec| &spec.ports);
+    if !ports.any(|port| port.port.number() == wanted) {
+        return Err(format!("Service {name} has no port {wanted}"));
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ open_enum!(
 );
 
 wire!(
-    /// How the built-in picker treats a pool. The oldest policy of a pool wins.
+    /// How a pool is picked from. The oldest policy of a pool wins.
     PoolPolicy {
         api_version: String,
         kind: String,
@@ -87,6 +87,8 @@ wire!(
         /// Above 0; default 5.
         saturation_seconds: Option<f32>,
         queue: Option<QueueSpec>,
+        /// How long the endpoint picker that the pool names may take; above 0; default 5.
+        pick_seconds: Option<f32>,
     }
 );
 

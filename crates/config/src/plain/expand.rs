@@ -283,6 +283,7 @@ fn policy(pool: &PlainPool) -> Option<Resource> {
         }),
         saturation_seconds: pool.saturation_seconds,
         queue: pool.queue.clone(),
+        pick_seconds: None,
     };
     let says_something =
         spec.profile.is_some() || spec.saturation_seconds.is_some() || spec.queue.is_some();

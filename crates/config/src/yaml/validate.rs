@@ -311,4 +311,8 @@ fn pool_policy(spec: &PoolPolicySpec, problems: &mut Problems) {
     {
         problems.add("spec.saturationSeconds", "the time must be above 0");
     }
+    let is_time = |seconds: f32| seconds > 0.0 && seconds <= 3600.0;
+    if spec.pick_seconds.is_some_and(|seconds| !is_time(seconds)) {
+        problems.add("spec.pickSeconds", "the time must be above 0, at most 3600");
+    }
 }

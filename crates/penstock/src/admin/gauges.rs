@@ -3,11 +3,11 @@
 //! Names of pool levels are the inference extension's, exactly.
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use proxy::{EndpointView, PoolView, Proxy};
+use proxy::{EndpointView, PickerView, PoolView, Proxy};
 use std::fmt;
 use std::sync::Arc;
 
@@ -111,8 +111,58 @@ impl Collector for Gauges {
                 ConstGauge::new(of(one)).encode(family.encode_family(&labels)?)?;
             }
         }
-        self.process(&mut encoder)
+        pickers(&views, &mut encoder)?;
+        self.process(&mut encoder)?;
+        self.memory(&mut encoder)
     }
+}
+
+/// Times to picks, as one histogram.
+struct Picks<'a>(&'a PickerView);
+
+impl EncodeMetric for Picks<'_> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let picks = &self.0.picks;
+        let count = picks.iter().map(|(_, count)| count).sum();
+        encoder.encode_histogram::<NoLabelSet>(self.0.pick_seconds, count, picks, None)
+    }
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+fn pickers(views: &[PoolView], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let asked = || {
+        let views = views.iter();
+        views.filter_map(|pool| Some((pool.name.as_str(), pool.picker.as_ref()?)))
+    };
+    let help = "Requests about which an external endpoint picker was asked, by what became of that";
+    let name = "penstock_picker_requests";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (name, picker) in asked() {
+        for (outcome, count) in picker.requests {
+            let labels = [("name", name), ("outcome", outcome)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let help = "Time that external endpoint pickers took to pick";
+    let name = "penstock_picker_pick_seconds";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (name, picker) in asked() {
+        Picks(picker).encode(family.encode_family(&[("name", name)])?)?;
+    }
+    let help = "0 while an address of an external endpoint picker is not asked";
+    let name = "penstock_picker_healthy";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (name, picker) in asked() {
+        for (address, is_up) in &picker.addresses {
+            let address = address.to_string();
+            let labels = [("name", name), ("address", address.as_str())];
+            let up = f64::from(u8::from(*is_up));
+            ConstGauge::new(up).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 impl Gauges {
@@ -156,5 +206,24 @@ impl Gauges {
             ConstGauge::new(value as f64).encode(family)?;
         }
         Ok(())
+    }
+
+    fn memory(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let memory = self.0.memory();
+        let help = "Memory by what it is held for; /debug/memory has more";
+        let mut family =
+            encoder.encode_descriptor("penstock_memory_bytes", help, None, MetricType::Gauge)?;
+        for holder in &memory.holders {
+            let labels = [("holder", holder.name)];
+            ConstGauge::new(holder.bytes as f64).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Memory that may be held; 0 where there is no limit";
+        let name = "penstock_memory_limit_bytes";
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(memory.limit.unwrap_or_default() as f64).encode(family)?;
+        let help = "Requests and answers that there was no memory for";
+        let name = "penstock_memory_refusals";
+        let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(memory.refusals).encode(family)
     }
 }

@@ -1,6 +1,7 @@
 //! Arguments of the two commands that run in a cluster.
 
 use super::duration;
+use crate::run::memory::MemoryLimit;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -107,4 +108,10 @@ pub(crate) struct ProxyArgs {
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
+    /// Most memory to hold, such as 512MiB or 2G, or `none`; above it, requests get 503 [default: 70 % of the control
+    /// group's limit, else of the machine's memory].
+    #[arg(long, env = "PENSTOCK_MEMORY_LIMIT", value_parser = crate::run::memory::parse, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<MemoryLimit>,
+    #[command(flatten)]
+    pub(crate) limits: super::LimitArgs,
 }

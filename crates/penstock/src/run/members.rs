@@ -3,7 +3,7 @@
 //! A name that cannot be resolved keeps the addresses that it had: a failing name server takes no
 //! endpoint out of service.
 
-use config::{Address, Objects, Snapshot};
+use config::{Address, Objects, PickerKind, Snapshot};
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -51,9 +51,17 @@ impl Names {
         let services: Vec<_> = snapshot
             .services
             .iter()
-            .map(|(port, service)| (port.clone(), of_service(service)))
+            .map(|(port, service)| (port.clone(), listed(&service.endpoints)))
             .collect();
-        let of_pools = pools.iter().flat_map(|(_, wanted)| wanted);
+        let pickers: Vec<_> = snapshot
+            .pools
+            .iter()
+            .filter_map(|(name, pool)| match &pool.picker_kind {
+                PickerKind::External(picker) => Some((name.clone(), listed(&picker.endpoints))),
+                PickerKind::BuiltIn => None,
+            })
+            .collect();
+        let of_pools = pools.iter().chain(&pickers).flat_map(|(_, wanted)| wanted);
         let of_services = services.iter().flat_map(|(_, wanted)| wanted);
         self.look_up(of_pools.chain(of_services), which).await;
         Members {
@@ -64,6 +72,10 @@ impl Names {
             services: services
                 .into_iter()
                 .map(|(port, wanted)| (port, self.addresses(wanted)))
+                .collect(),
+            pickers: pickers
+                .into_iter()
+                .map(|(name, wanted)| (name, self.addresses(wanted)))
                 .collect(),
         }
     }
@@ -124,13 +136,13 @@ fn of_pool(objects: &Objects, name: &config::ObjectName) -> Vec<Wanted> {
     members.into_iter().map(wanted).collect()
 }
 
-fn of_service(service: &config::ServiceConfig) -> Vec<Wanted> {
+fn listed(endpoints: &[Address]) -> Vec<Wanted> {
     let wanted = |address: &Address| Wanted {
         key: address.to_string(),
         name: address.to_string(),
         address: address.clone(),
     };
-    service.endpoints.iter().map(wanted).collect()
+    endpoints.iter().map(wanted).collect()
 }
 
 /// The addresses of a name; `None` when there is no usable answer.

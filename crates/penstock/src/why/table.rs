@@ -34,6 +34,9 @@ pub(super) fn write(record: &Record, out: &mut String) {
     if table.panic {
         out.push_str("all endpoints are held for broken: any may be tried\n");
     }
+    if table.assigned {
+        out.push_str("the endpoint was picked by the pool's external endpoint picker\n");
+    }
     if table.trial {
         out.push_str("the request tries out an endpoint that was held for broken\n");
     }

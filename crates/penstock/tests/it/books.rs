@@ -152,42 +152,6 @@ fn outcome(line: &Value) -> &'static str {
     }
 }
 
-/// Every number of the books that must be zero when nothing is under way.
-fn under_way(gateway: &Gateway) -> Vec<(String, f64)> {
-    let gauges = [
-        "penstock_endpoint_in_flight",
-        "penstock_queue_requests",
-        "penstock_queue_bytes",
-        "penstock_connections_open",
-        "penstock_pool_saturation",
-    ];
-    let mut all: Vec<(String, f64)> = gauges
-        .iter()
-        .map(|name| ((*name).to_owned(), gateway.metric(name)))
-        .collect();
-    let pools = json(&get(gateway.admin, "/debug/pools").unwrap().body);
-    for pool in pools.as_array().unwrap() {
-        for key in ["queued_requests", "queued_bytes"] {
-            all.push((key.to_owned(), pool[key].as_f64().unwrap()));
-        }
-        for endpoint in pool["endpoints"].as_array().unwrap() {
-            for key in LEASED {
-                all.push(((*key).to_owned(), endpoint[key].as_f64().unwrap()));
-            }
-        }
-    }
-    all.retain(|(_, value)| *value != 0.0);
-    all
-}
-
-/// What the picker holds for leases at an endpoint.
-const LEASED: &[&str] = &[
-    "in_flight",
-    "prefilling",
-    "prefilling_tokens",
-    "kv_tokens_in_flight",
-];
-
 #[test]
 fn clients_log_and_counters_tell_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -221,7 +185,7 @@ fn clients_log_and_counters_tell_the_same() {
     assert_eq!(seen.len(), CLIENTS * REQUESTS);
     wait_until(|| gateway.metric("penstock_requests_total") >= total as f64);
     wait_until(|| log_lines(&log).len() >= total);
-    wait_until(|| under_way(&gateway).is_empty());
+    wait_until(|| gateway.under_way().is_empty());
 
     let lines = log_lines(&log);
     assert_eq!(lines.len(), total);

@@ -1,7 +1,8 @@
 //! The reference pages say what the code does: metrics are compared with a live scrape, errors and
 //! refusals with the tables that they come from.
 
-use crate::gateway::{Gateway, get, mock, post, wait_until};
+use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
+use crate::gateway::{free_address, get, mock, post, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -72,7 +73,15 @@ fn scraped(text: &str) -> String {
 #[test]
 fn the_page_of_metrics_lists_what_is_scraped() {
     let (_server, server) = mock(&["--model", "llama"]);
-    let gateway = Gateway::before(&[server]);
+    let nobody = free_address();
+    let reference = ", endpointPickerRef: {name: epp, port: {number: 80}, failureMode: FailOpen}";
+    let rules = format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat"));
+    let gateway = Configured::start(&format!(
+        "{GATEWAY}{}{}{}",
+        route("chat", &rules),
+        pool("chat", reference, &[server]),
+        service("epp", &[nobody])
+    ));
     let chat = r#"{"model":"llama","stream":true,"max_tokens":3,"messages":[{"role":"user","content":"hi"}]}"#;
     assert_eq!(
         post(gateway.address, "/v1/chat/completions", chat).status,
@@ -91,6 +100,20 @@ fn the_page_of_metrics_lists_what_is_scraped() {
         written == live,
         "docs/metrics.md should have these rows:\n{live}"
     );
+}
+
+#[test]
+fn limits_that_can_be_set_are_listed() {
+    let page = text("docs/http.md");
+    let page = page.split("## Limits").nth(1).unwrap();
+    let table = page.split("\n\n").nth(1).unwrap();
+    let listed: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(3)?.split('`').nth(1))
+        .collect();
+    let known: Vec<&str> = proxy::NAMED_LIMITS.iter().map(|limit| limit.name).collect();
+    assert_eq!(listed.len(), known.len());
+    assert_eq!(listed, known.into_iter().collect());
 }
 
 /// Status, code, side and retry of each row of the failure table.

@@ -4,12 +4,14 @@
 
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::gateway::{
-    Answer, DEADLINE, Gateway, connect, free_address, post_with, read_answer, request, wait_until,
+    Answer, Gateway, connect, free_address, post_with, read_answer, request, wait_until,
 };
+use crate::over2::{Http2, post};
 use crate::servers::{Open, Scripted, Server, chat, json};
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Both dialects.
@@ -44,6 +46,8 @@ const ROWS: &[Row] = &[
 ];
 
 /// Codes of `docs/errors.md` that other tests provoke, and the words by which they do.
+const EXTERNAL: &str = include_str!("external.rs");
+
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("client_gone", include_str!("books.rs"), "\"client_gone\""),
     ("misdirected_request", include_str!("tls.rs"), "421"),
@@ -53,10 +57,30 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "\"engine_error\"",
     ),
     ("stream_cut", include_str!("events.rs"), "\"stream_cut\""),
+    ("picker_unavailable", EXTERNAL, "\"picker_unavailable\""),
+    ("picker_timeout", EXTERNAL, "\"picker_timeout\""),
+    (
+        "picker_no_destination",
+        EXTERNAL,
+        "\"picker_no_destination\"",
+    ),
+    // Its text is the picker's.
+    ("picker_answer", EXTERNAL, "asked(\"answered\")"),
+    ("memory", include_str!("memory.rs"), "\"memory\""),
+    (
+        "stream_idle_timeout",
+        include_str!("silence.rs"),
+        "\"stream_idle_timeout\"",
+    ),
+    (
+        "client_stalled",
+        include_str!("silence.rs"),
+        "\"client_stalled\"",
+    ),
 ];
 
-/// Codes that only 600 s of silence or bytes beyond the limit of the body would bring.
-const NOT_FROM_OUTSIDE: &[&str] = &["stream_idle_timeout", "body_too_large"];
+/// A code that only bytes beyond the limit of the body would bring.
+const NOT_FROM_OUTSIDE: &[&str] = &["body_too_large"];
 
 fn asked(case: &str, path: &str) -> (String, String) {
     let model = match case {
@@ -276,6 +300,10 @@ fn bodies_that_are_not_understood_are_told_in_both_dialects() {
         ("not_a_string", "{\"model\":[\"llama\"]}"),
         ("duplicate_key", "{\"model\":\"llama\",\"model\":\"other\"}"),
         ("escaped_key", "{\"mod\\u0065l\":\"llama\"}"),
+        (
+            "model_too_long",
+            &format!("{{\"model\":\"{}\"}}", "l".repeat(1025)),
+        ),
         ("body_truncated", "{\"model\":\"llama\",\"messages\":["),
     ] {
         for path in [OPENAI, ANTHROPIC] {
@@ -286,46 +314,63 @@ fn bodies_that_are_not_understood_are_told_in_both_dialects() {
     assert_eq!(server.count(), 0);
 }
 
-/// What a client gets that sends this and then nothing for longer than it may.
-fn silent(address: SocketAddr, text: &str) -> Answer {
+/// What a client gets that sends this and then nothing, or a byte of `drops` now and then.
+fn slow(address: SocketAddr, text: &str, drops: &str) -> Answer {
     let mut stream = connect(address);
-    stream.set_read_timeout(Some(3 * DEADLINE)).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
-    read_answer(&mut BufReader::new(stream)).expect("an answer")
+    let mut dripping = stream.try_clone().unwrap();
+    let answered = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ended = &answered;
+        scope.spawn(move || {
+            for drop in drops.bytes().cycle() {
+                std::thread::sleep(Duration::from_millis(50));
+                let is_gone = dripping.write_all(&[drop]).is_err();
+                if is_gone || ended.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let answer = read_answer(&mut BufReader::new(stream));
+        answered.store(true, Ordering::Relaxed);
+        answer.expect("an answer")
+    })
 }
 
 #[test]
 fn clients_that_do_not_finish_are_told_so() {
     let server = Server::llama();
-    let gateway = Gateway::over(&[&server]);
+    let url = format!("http://{}", server.address);
+    let limits = "head=700ms,body-idle=900ms";
+    let gateway = Gateway::run(&["--endpoint", &url, "--limit", limits]);
+    let head = "GET /x HTTP/1.1\r\nhost: a\r\n".to_owned();
     let unfinished = |path: &str| {
-        let whole = request(path, &chat("llama", "hello", 3, false), &[]);
-        whole[..whole.len() - 4].to_owned()
+        let whole = request(path, &chat("llama", &"hello".repeat(99), 3, false), &[]);
+        whole[..whole.len() - 400].to_owned()
     };
-    // They are as patient as the gateway, all at the same time.
+    let in_head = ("head", 408, "head_timeout", "request", NO_WAIT);
+    let in_body = ("body", 408, "body_timeout", "body", NO_WAIT);
     std::thread::scope(|scope| {
-        for (path, text, row) in [
-            (
-                OPENAI,
-                "GET /x HTTP/1.1\r\nhost: a\r\n".to_owned(),
-                ("head", 408, "head_timeout", "request", NO_WAIT),
-            ),
-            (
-                OPENAI,
-                unfinished(OPENAI),
-                ("body", 408, "body_timeout", "body", NO_WAIT),
-            ),
-            (
-                ANTHROPIC,
-                unfinished(ANTHROPIC),
-                ("body", 408, "body_timeout", "body", NO_WAIT),
-            ),
+        for (path, text, drops, row) in [
+            (OPENAI, head.clone(), "", in_head),
+            (OPENAI, head, "x: y\r\n", in_head),
+            (OPENAI, unfinished(OPENAI), "", in_body),
+            (OPENAI, unfinished(OPENAI), "l", in_body),
+            (ANTHROPIC, unfinished(ANTHROPIC), "", in_body),
         ] {
             let gateway = &gateway;
-            scope.spawn(move || is_error(&silent(gateway.address, &text), path, row));
+            scope.spawn(move || is_error(&slow(gateway.address, &text, drops), path, row));
         }
+        scope.spawn(|| {
+            let client = Http2::connect(gateway.address);
+            let mut begun = client.begin_unfinished(post(OPENAI));
+            begun.send.send_data(vec![b'{'].into(), false).unwrap();
+            let answer = begun.open().whole().unwrap();
+            is_error(&answer, OPENAI, in_body);
+        });
     });
     assert_eq!(server.count(), 0);
+    gateway.is_quiet();
 }
 
 #[test]

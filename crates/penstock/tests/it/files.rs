@@ -279,7 +279,7 @@ fn what_cannot_be_served_fails_as_the_api_says() {
         ("/foreign", 500, "ReferenceGrant"),
         ("/empty", 503, "no_endpoints"),
         ("/pool-empty", 503, "no_endpoints"),
-        ("/asked", 500, "leave endpointPickerRef out"),
+        ("/asked", 503, "picker_unavailable"),
         ("/zero", 500, "no_backend"),
         ("/none", 500, ""),
         ("/filter", 500, "ExternalAuth is not served yet"),

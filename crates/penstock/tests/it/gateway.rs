@@ -23,7 +23,7 @@ impl Drop for Running {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    _process: Running,
+    pub(crate) process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Files that it was started from.
@@ -64,19 +64,36 @@ impl Gateway {
             all.extend(["--workers", "1"]);
         }
         all.extend_from_slice(args);
-        let child = penstock(&all)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = penstock(&all);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self::started(&mut command, address, admin)
+    }
+
+    /// What `command` starts, once it is ready.
+    pub(crate) fn started(command: &mut Command, address: SocketAddr, admin: SocketAddr) -> Self {
         let gateway = Self {
-            _process: Running(child),
+            process: Running(command.spawn().unwrap()),
             address,
             admin,
             folder: None,
         };
         wait_until(|| get(admin, "/readyz").is_some_and(|answer| answer.status == 200));
         gateway
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.0.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.process.0.wait().unwrap().code()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.0.id()
     }
 
     /// In front of these servers.

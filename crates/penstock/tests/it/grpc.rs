@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 /// What a server saw.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     connections: AtomicUsize,
     cancelled: AtomicUsize,
     bytes: AtomicUsize,
@@ -23,7 +23,7 @@ struct Seen {
 }
 
 /// A server of gRPC without TLS that takes `streams` at a time on a connection.
-fn server(streams: u32) -> (SocketAddr, Arc<Seen>) {
+pub(crate) fn server(streams: u32) -> (SocketAddr, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -122,7 +122,7 @@ fn before(server: SocketAddr) -> Configured {
     ))
 }
 
-fn call_of(path: &str) -> Request<()> {
+pub(crate) fn call_of(path: &str) -> Request<()> {
     let request = Request::post(format!("http://test{path}"));
     let request = request
         .header("content-type", "application/grpc")
@@ -130,10 +130,10 @@ fn call_of(path: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
-const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
+pub(crate) const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
 
 #[track_caller]
-fn ends_well(mut open: Open2, messages: usize) {
+pub(crate) fn ends_well(mut open: Open2, messages: usize) {
     assert_eq!(open.status, 200);
     assert_eq!(open.fields["content-type"], "application/grpc");
     assert_eq!(open.rest().unwrap(), MESSAGE.repeat(messages));

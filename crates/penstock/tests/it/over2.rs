@@ -43,7 +43,11 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::over(async move { tokio::net::TcpStream::connect(address).await.unwrap() })
+        Self::over(async move {
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream
+        })
     }
 
     /// Over whatever stream `dial` gives.
@@ -78,6 +82,13 @@ impl Http2 {
         if !body.is_empty() {
             send.send_data(Bytes::copy_from_slice(body), true).unwrap();
         }
+        Begun { response, send }
+    }
+
+    /// Begins a request whose body the test sends.
+    pub(crate) fn begin_unfinished(&self, request: Request<()>) -> Begun {
+        let mut sender = soon(self.sender.clone().ready()).unwrap();
+        let (response, send) = sender.send_request(request, false).unwrap();
         Begun { response, send }
     }
 

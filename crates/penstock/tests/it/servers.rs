@@ -11,6 +11,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// What the picker holds for leases at an endpoint.
+const LEASED: &[&str] = &[
+    "in_flight",
+    "prefilling",
+    "prefilling_tokens",
+    "kv_tokens_in_flight",
+];
+
 /// A gateway, a route and a pool as in a cluster.
 const MANIFESTS: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -206,6 +214,34 @@ impl Gateway {
                 .iter()
                 .all(|model| list.contains(&format!("\"{model}\"")))
         });
+    }
+
+    /// Every number of the books that must be zero when nothing is under way, and is not.
+    pub(crate) fn under_way(&self) -> Vec<(String, f64)> {
+        let gauges = [
+            "penstock_endpoint_in_flight",
+            "penstock_queue_requests",
+            "penstock_queue_bytes",
+            "penstock_connections_open",
+            "penstock_pool_saturation",
+        ];
+        let mut all: Vec<(String, f64)> = gauges
+            .iter()
+            .map(|name| ((*name).to_owned(), self.metric(name)))
+            .collect();
+        let pools = json(&get(self.admin, "/debug/pools").unwrap().body);
+        for pool in pools.as_array().unwrap() {
+            for key in ["queued_requests", "queued_bytes"] {
+                all.push((key.to_owned(), pool[key].as_f64().unwrap()));
+            }
+            for endpoint in pool["endpoints"].as_array().unwrap() {
+                for key in LEASED {
+                    all.push(((*key).to_owned(), endpoint[key].as_f64().unwrap()));
+                }
+            }
+        }
+        all.retain(|(_, value)| *value != 0.0);
+        all
     }
 
     /// Nothing waits and nothing is in flight any more.

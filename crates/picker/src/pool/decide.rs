@@ -59,7 +59,7 @@ pub(super) struct Wanted<'a> {
     /// Its names as numbers.
     pub(super) names: &'a [Option<NameId>],
     /// Every member can serve one of the names, as far as is known, and all were not tried yet.
-    anyone: bool,
+    pub(super) anyone: bool,
     /// Some of the names are adapters.
     pub(super) adapters: bool,
 }
@@ -80,6 +80,7 @@ impl Pool {
         let wanted = self.wanted(ask, names);
         let mut inputs = self.spare.take().unwrap_or_default();
         inputs.candidates.clear();
+        inputs.assigned = false;
         let Some(field) = self.gather(&wanted, list, &mut inputs) else {
             self.spare = Some(inputs);
             return Choice::Nobody;
@@ -140,7 +141,7 @@ impl Pool {
     }
 
     /// Names as numbers. They come from the configuration, so they may get new numbers.
-    fn intern_targets(&mut self, ask: &Ask<'_>) -> [Option<NameId>; MOST_TARGETS] {
+    pub(super) fn intern_targets(&mut self, ask: &Ask<'_>) -> [Option<NameId>; MOST_TARGETS] {
         let mut names = [None; MOST_TARGETS];
         for (name, place) in ask.names().zip(&mut names) {
             *place = self.intern(name);
@@ -148,7 +149,7 @@ impl Pool {
         names
     }
 
-    fn wanted<'a>(&self, ask: &'a Ask<'a>, names: &'a [Option<NameId>]) -> Wanted<'a> {
+    pub(super) fn wanted<'a>(&self, ask: &'a Ask<'a>, names: &'a [Option<NameId>]) -> Wanted<'a> {
         let known = |id: &Option<NameId>| id.and_then(|id| self.names.get(id));
         // Who is no member has announced nothing.
         let by_anyone = |name: &Name| {
@@ -164,7 +165,7 @@ impl Pool {
         }
     }
 
-    fn find_name(&mut self, text: &str) -> Option<NameId> {
+    pub(super) fn find_name(&mut self, text: &str) -> Option<NameId> {
         // Most often it is the one that was asked for before.
         let last = self.last_name.and_then(|id| self.names.get(id));
         if last.is_some_and(|name| *name.text == *text) {
@@ -235,7 +236,12 @@ impl Pool {
         })
     }
 
-    fn look_at(&mut self, ids: &[EndpointId], wanted: &Wanted<'_>, inputs: &mut Inputs) -> Seen {
+    pub(super) fn look_at(
+        &mut self,
+        ids: &[EndpointId],
+        wanted: &Wanted<'_>,
+        inputs: &mut Inputs,
+    ) -> Seen {
         inputs.candidates.clear();
         let most = ids.len() * wanted.names.len();
         inputs.candidates.reserve_exact(most);

@@ -46,7 +46,7 @@ impl Pool {
         load.silence.heard(now);
         let streaming = (load.in_flight - load.prefilling) as f32 + load.foreign_running;
         booking.sequences = (booking.sequences + streaming) * 0.5;
-        load.health.success(dispatched);
+        load.health.spoke(dispatched);
         if booking.lesson != Lesson::Nothing {
             self.lessons
                 .push_back((now.plus_seconds(SETTLED_SECONDS), reservation));

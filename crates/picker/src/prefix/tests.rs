@@ -221,6 +221,24 @@ fn whole_index_evicts_what_is_least_recently_used_anywhere() {
 }
 
 #[test]
+fn a_smaller_bound_forgets_at_once_and_keeps_who_is_who() {
+    let mut index = index(100, &[(A, "abcd"), (B, "abxy"), (C, "q")]);
+    index.set_capacity(B, 3);
+    index.remove(C);
+    index.set_max_blocks(50);
+    check(&index, "abcd", &[(A, 4), (B, 2)]);
+    index.set_max_blocks(4);
+    check(&index, "abcd", &[]);
+    assert_eq!(index.blocks(), 0);
+    index.insert(C, &chain("q"));
+    index.insert(B, &chain("abxyz"));
+    check(&index, "abxyz", &[(B, 3)]);
+    check(&index, "q", &[]);
+    index.insert(A, &chain("cd"));
+    assert!(index.blocks() <= 4);
+}
+
+#[test]
 fn correction_forgets_the_rest_and_what_goes_on_from_it() {
     let mut index = index(
         100,

@@ -6,12 +6,13 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::client::Client;
+use crate::memory::{ACCOUNT, Charge, Full, Use};
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
 use crate::retry;
 use crate::tunnel;
 use crate::upstream::Upstream;
-use crate::worker::OutBuffer;
+use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use http1::Framing;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -96,7 +97,7 @@ fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadl
 }
 
 /// Runs `act` while watching for the client to leave.
-pub(super) async fn watching<T>(
+pub(crate) async fn watching<T>(
     client: &mut Client,
     limits: &Limits,
     act: impl Future<Output = T>,
@@ -125,6 +126,7 @@ async fn send(
     let limits = sending.limits;
     let mut head = OutBuffer::take();
     let mut spliced = OutBuffer::empty();
+    let mut copied = Charge::none(Use::Bodies);
     let body: &[u8] = match (target, &x.peek) {
         (
             Some(target),
@@ -132,7 +134,14 @@ async fn send(
                 model: Some(model), ..
             }),
         ) if x.renamed => {
+            let bytes = x.body.bytes().len() + target.len();
+            if bytes > SCRATCH_BYTES {
+                copied
+                    .admit(cost_of(bytes))
+                    .map_err(|Full| ACCOUNT.refuse(Phase::Body))?;
+            }
             spliced = OutBuffer::take();
+            spliced.make_room(bytes, bytes);
             llm::splice_model(x.body.bytes(), model, target, &mut spliced);
             &spliced
         }
@@ -166,7 +175,7 @@ async fn send(
     })
     .await;
     x.timings.sent = clock::now();
-    drop(spliced);
+    drop((spliced, copied));
     written
 }
 

@@ -6,12 +6,13 @@
 
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::exchange::{Exchange, Held, HeldBuffer};
+use crate::exchange::{Exchange, Growing, Held, HeldBuffer};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::Arrived;
 use crate::listener::client::Client;
 use crate::live::Shared;
+use crate::memory::{ACCOUNT, Charge, Full, Use};
 use crate::serve;
 use crate::socket::Socket;
 use crate::worker::{Local, OutBuffer, Scratch};
@@ -34,6 +35,9 @@ pub(crate) struct Connection {
     pub(super) stream: Socket,
     pub(super) carry: Vec<u8>,
     unsent: Vec<u8>,
+    /// What `carry` and `unsent` have of the account.
+    ahead: Charge,
+    owed: Charge,
     pub(super) deadline: Deadline,
     pub(super) draining: Rc<Cell<bool>>,
     pub(super) gone: bool,
@@ -61,6 +65,8 @@ pub(crate) async fn serve_connection(
         stream,
         carry: Vec::new(),
         unsent: Vec::new(),
+        ahead: Charge::none(Use::ReadAhead),
+        owed: Charge::none(Use::Unsent),
         deadline: Deadline::new(),
         draining: arrived.draining.clone(),
         gone: false,
@@ -73,6 +79,11 @@ pub(crate) async fn serve_connection(
         };
         match connection.next_request(&mut exchange, &shared.limits).await {
             Ok(Next::Closed) => break,
+            Ok(Next::Request) if is_first && ACCOUNT.is_over() => {
+                let failure = ACCOUNT.refuse(Phase::Request);
+                serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
+                break;
+            }
             Ok(Next::Request) => {}
             Err(_) if is_first && connection.is_preface() => {
                 arrived.server_name = exchange.server_name.take();
@@ -83,7 +94,10 @@ pub(crate) async fn serve_connection(
             }
             Err(failure) => {
                 serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
-                break;
+                if let Client::H1(connection) = &mut client {
+                    connection.linger(&shared.limits).await;
+                }
+                return None;
             }
         }
         is_first = false;
@@ -187,6 +201,8 @@ impl Connection {
             match self.read_more().await {
                 Ok(0) => return Ok(None),
                 Ok(_) => {
+                    let room = self.charge_ahead();
+                    room.map_err(|Full| ACCOUNT.refuse(Phase::Request))?;
                     let new = self.carry.get(before..).unwrap_or_default();
                     look = memchr::memchr(b'\n', new).is_some()
                         || self.carry.len() > limits.http1.head_bytes;
@@ -227,34 +243,40 @@ impl Connection {
         }
         self.carry
             .extend_from_slice(scratch.get(end..count).unwrap_or_default());
-        // All came with one read.
+        // All came with one read; its buffer is in the account already.
         x.timings.received = x.timings.started;
         x.body = if length > COPY_BYTES {
             Held {
                 buffer: HeldBuffer::Read(scratch),
                 start: head_bytes,
                 end,
+                _charge: None,
             }
         } else {
             let mut body = OutBuffer::take();
             body.extend_from_slice(scratch.get(head_bytes..end).unwrap_or_default());
-            Held::own(body)
+            Held::own(body, None)
         };
         Ok(())
     }
 
     /// The body whose first bytes are in `carry`.
     async fn carried_body(&mut self, x: &mut Exchange, limits: &Limits) -> Result<(), Failure> {
-        if let Framing::Length(length) = x.head.framing() {
-            bounded(length, limits)?;
-        }
+        let most = match x.head.framing() {
+            Framing::Length(length) => bounded(length, limits)?,
+            _ => limits.body_bytes,
+        };
         let mut reader = BodyReader::new(x.head.framing(), &limits.http1);
-        let mut body = OutBuffer::take();
+        let mut body = Growing::new(most);
         let mut continued = !x.head.expects_continue();
         loop {
+            let mut room = Ok(());
             let used = reader
-                .feed(&self.carry, |part| body.extend_from_slice(part))
+                .feed(&self.carry, |part| {
+                    room = room.and_then(|()| body.extend(part));
+                })
                 .map_err(|refusal| Failure::refused(&refusal))?;
+            room.map_err(|Full| ACCOUNT.refuse(Phase::Body))?;
             if body.len() > limits.body_bytes {
                 return Err(too_large(body.len() as u64, limits));
             }
@@ -266,14 +288,13 @@ impl Connection {
                 self.offer(b"HTTP/1.1 100 Continue\r\n\r\n", b"").await?;
                 self.flush(limits).await?;
             }
-            self.deadline.set(clock::coarse() + limits.body_idle);
+            self.deadline
+                .set(limits.body_due(x.timings.started, body.len()));
             match self.read_more().await {
                 Ok(0) => return Err(Failure::client_gone(Phase::Body)),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let message =
-                        format!("no byte of the request body within {:?}", limits.body_idle);
-                    return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
+                    return Err(body_late(limits));
                 }
                 Err(_) => return Err(Failure::client_gone(Phase::Body)),
             }
@@ -281,7 +302,8 @@ impl Connection {
         if self.carry.is_empty() {
             self.carry = Vec::new();
         }
-        x.body = Held::own(body);
+        self.ahead.release();
+        x.body = body.done();
         x.timings.received = clock::now();
         Ok(())
     }
@@ -299,6 +321,11 @@ impl Connection {
         .await
     }
 
+    /// Charges what was read ahead.
+    fn charge_ahead(&mut self) -> Result<(), Full> {
+        self.ahead.keep(self.carry.capacity())
+    }
+
     /// Ready when the client has gone. Bytes that arrive meanwhile are kept for the next request,
     /// up to `most`; a half-closed connection counts as gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
@@ -307,6 +334,10 @@ impl Connection {
                 Ok((scratch, count)) if count > 0 => {
                     self.carry
                         .extend_from_slice(scratch.get(..count).unwrap_or_default());
+                    if self.charge_ahead().is_err() {
+                        self.gone = true;
+                        return Poll::Ready(());
+                    }
                 }
                 _ => {
                     self.gone = true;
@@ -334,6 +365,22 @@ impl Connection {
         if written.is_err() {
             self.gone = true;
             return Err(Failure::client_gone(Phase::Stream));
+        }
+        if done < head.len() + body.len() {
+            self.keep_unsent((head, body), done)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what the client has not taken: all but `done` bytes. There is always at most one read
+    /// of an endpoint's, since nobody reads on before [`Connection::flush`].
+    #[cold]
+    fn keep_unsent(&mut self, (head, body): (&[u8], &[u8]), done: usize) -> Result<(), Failure> {
+        let left = head.len() + body.len() - done;
+        let room = self.owed.keep(self.unsent.len() + left);
+        if room.is_err() {
+            // A client that does not read, while others need the memory.
+            return Err(ACCOUNT.refuse(Phase::Stream));
         }
         self.unsent
             .extend_from_slice(head.get(done..).unwrap_or_default());
@@ -366,9 +413,14 @@ impl Connection {
         })
         .await;
         self.deadline.clear();
-        written.map_err(|_| {
+        drop(unsent);
+        self.owed.release();
+        written.map_err(|error| {
             self.gone = true;
-            Failure::client_gone(Phase::Stream)
+            match error.kind() {
+                io::ErrorKind::TimedOut => Failure::client_stalled(),
+                _ => Failure::client_gone(Phase::Stream),
+            }
         })
     }
 
@@ -377,6 +429,36 @@ impl Connection {
     fn is_preface(&self) -> bool {
         let seen = self.carry.len().min(super::h2::PREFACE.len());
         seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
+    }
+
+    /// Ends a connection whose client may still be sending. Closed with bytes unread, it would be reset
+    /// by the kernel, and the client might never see what it was told.
+    async fn linger(&mut self, limits: &Limits) {
+        if self.gone {
+            return;
+        }
+        self.carry = Vec::new();
+        self.ahead.release();
+        self.deadline.set(clock::now() + limits.linger);
+        let mut left = limits.linger_bytes;
+        let mut said = false;
+        poll_fn(|cx| {
+            if self.deadline.poll_passed(cx) || self.draining.get() {
+                return Poll::Ready(());
+            }
+            if !said {
+                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+                said = shut.is_ready();
+            }
+            while let Ok((_, count)) = ready!(self.stream.poll_scratch(cx)) {
+                left = left.saturating_sub(count);
+                if count == 0 || left == 0 {
+                    break;
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Says farewell where TLS asks for it.
@@ -406,6 +488,14 @@ pub(super) fn bounded(length: u64, limits: &Limits) -> Result<usize, Failure> {
         Ok(length) if length <= limits.body_bytes => Ok(length),
         _ => Err(too_large(length, limits)),
     }
+}
+
+pub(super) fn body_late(limits: &Limits) -> Failure {
+    let message = format!(
+        "no byte of the request body within {:?}, or fewer than {} a second",
+        limits.body_idle, limits.body_rate
+    );
+    Failure::new(Phase::Body, Cause::BodyTimeout, message)
 }
 
 pub(super) fn too_large(length: u64, limits: &Limits) -> Failure {

@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::listener::Arrived;
 use crate::listener::client::Client;
 use crate::live::Shared;
+use crate::memory::{ACCOUNT, Charge, H2_BYTES, Use};
 use crate::serve;
 use crate::socket::Socket;
 use crate::worker::Local;
@@ -46,6 +47,7 @@ pub(crate) async fn serve_connection(
 ) {
     let flood = Flood::default();
     let over_tls = socket.is_tls();
+    let _charge = Charge::fixed(Use::Layers, H2_BYTES);
     let io = Guarded::new(socket, read, flood.clone());
     let deadline = Deadline::new();
     deadline.set(clock::now() + shared.limits.head);
@@ -203,6 +205,10 @@ async fn serve_stream(
         stream::receive(&mut stream, request, &mut exchange, (&shared.limits, &held)).await;
     let mut client = Client::H2(stream);
     match received {
+        Ok(()) if ACCOUNT.is_over() => {
+            let failure = ACCOUNT.refuse(crate::failure::Phase::Request);
+            serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
+        }
         Ok(()) => {
             serve::serve(local, shared, &mut client, &mut exchange).await;
         }

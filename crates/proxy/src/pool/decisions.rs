@@ -26,6 +26,7 @@ const MOST_SPARES: usize = 16;
 thread_local! {
     #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
     static SPARES: RefCell<Vec<Box<Inputs>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_TEXTS: RefCell<Vec<[String; 2]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Memory for the record of the next decision, if this worker has some.
@@ -33,12 +34,27 @@ pub(super) fn spare() -> Option<Box<Inputs>> {
     SPARES.with_borrow_mut(Vec::pop)
 }
 
-fn keep_spare(record: Box<Inputs>) {
+fn keep_spare(record: Record) {
     SPARES.with_borrow_mut(|spares| {
         if spares.len() < MOST_SPARES {
-            spares.push(record);
+            spares.push(record.table);
         }
     });
+    SPARE_TEXTS.with_borrow_mut(|spares| {
+        if spares.len() < MOST_SPARES {
+            spares.push([record.id, record.model]);
+        }
+    });
+}
+
+/// Copies of `texts` in memory that is used again.
+pub(crate) fn texts(texts: [&str; 2]) -> [String; 2] {
+    let mut copies = SPARE_TEXTS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    for (copy, text) in copies.iter_mut().zip(texts) {
+        copy.clear();
+        copy.push_str(text);
+    }
+    copies
 }
 
 /// One decision and what became of it.
@@ -93,7 +109,7 @@ impl Ring {
             && let Some(oldest) = self.records.pop_front()
         {
             self.bytes -= oldest.bytes();
-            keep_spare(oldest.table);
+            keep_spare(oldest);
         }
     }
 }

@@ -49,10 +49,10 @@ impl Lease {
         }
     }
 
-    /// The request has ended.
+    /// The request has ended, at the time that was just asked for.
     pub(crate) fn settle(mut self, outcome: Outcome) {
         if let Some(reservation) = self.reservation.take() {
-            let now = clock::now();
+            let now = clock::coarse();
             self.pool
                 .act(|state| state.finish(now, reservation, outcome));
         }

@@ -8,6 +8,8 @@
 use super::{Endpoint, Pool, models};
 use crate::clock;
 use crate::live::Shared;
+use crate::memory;
+use crate::pool::decisions::Decisions;
 use crate::upstream::fetch::Fetcher;
 use llm::EngineReport;
 use picker::{Observation, Report};
@@ -152,17 +154,24 @@ impl Pool {
     }
 }
 
-/// Ends waits that are over, in all pools, until the proxy stops.
-pub(crate) async fn expire_queues(shared: Arc<Shared>) {
+/// Ends waits that are over, in all pools, and keeps the account of memory, until the last request
+/// has ended.
+pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>) {
     let mut every = tokio::time::interval(Duration::from_millis(50));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_even = false;
     loop {
         tokio::select! {
             _ = every.tick() => {}
-            () = shared.stop.cancelled() => return,
+            () = shared.ended.cancelled() => return,
         }
-        for pool in shared.live.load().all_pools() {
+        let live = shared.live.load();
+        for pool in live.all_pools() {
             pool.expire();
+        }
+        is_even = !is_even;
+        if is_even {
+            memory::refresh(&live, decisions.bytes(), shared.metrics.bytes());
         }
     }
 }

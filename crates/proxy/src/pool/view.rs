@@ -16,6 +16,24 @@ pub struct EndpointView {
     pub models: Vec<String>,
 }
 
+/// An external endpoint picker at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct PickerView {
+    /// Its Service and port.
+    pub service: String,
+    /// Whether the built-in picker chooses when it does not.
+    pub fail_open: bool,
+    /// Its addresses, and whether each is asked.
+    pub addresses: Vec<(std::net::SocketAddr, bool)>,
+    /// What became of requests about which it was asked.
+    pub requests: [(&'static str, u64); 4],
+    /// Upper bounds of times to a pick, in seconds, with the picks of each.
+    #[serde(skip)]
+    pub picks: Vec<(f64, u64)>,
+    /// Sum of those times, in seconds.
+    pub pick_seconds: f64,
+}
+
 /// One pool at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct PoolView {
@@ -33,6 +51,9 @@ pub struct PoolView {
     pub prefix_bytes: usize,
     /// Models that are declared or announced.
     pub models: Vec<String>,
+    /// The external endpoint picker that it names, unless every Gateway passes over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picker: Option<PickerView>,
     /// All members.
     pub endpoints: Vec<EndpointView>,
 }
@@ -72,8 +93,25 @@ impl Pool {
             queued_bytes,
             prefix_bytes: self.prefixes.read().bytes(),
             models: self.model_names(),
+            picker: self.picker_view(),
             endpoints,
         }
+    }
+
+    fn picker_view(&self) -> Option<PickerView> {
+        let picker = self.external()?;
+        let addresses = picker.addresses().iter();
+        let (picks, pick_seconds) = self.asked.seconds.read();
+        Some(PickerView {
+            service: picker.name.clone(),
+            fail_open: picker.fail_open,
+            addresses: addresses
+                .map(|one| (one.endpoint.address, one.is_up()))
+                .collect(),
+            requests: self.asked.outcomes(),
+            picks,
+            pick_seconds,
+        })
     }
 }
 

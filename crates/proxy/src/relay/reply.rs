@@ -276,6 +276,10 @@ impl Reply {
         Ok(())
     }
 
+    pub(super) fn head_mut(&mut self) -> &mut ResponseHead {
+        &mut self.head
+    }
+
     /// The head for the client, with the framing that the client can read.
     pub(crate) fn write_head(&mut self, x: &mut Exchange, out: &mut Vec<u8>) {
         let came = self.came;
@@ -309,6 +313,11 @@ impl Reply {
 
     pub(crate) fn at_event_border(&self) -> bool {
         matches!(&self.scan, Scan::Stream(scan) if scan.at_event_border())
+    }
+
+    /// Whether the client has a whole number of events, and the last one is still to come.
+    pub(crate) fn is_between_events(&self) -> bool {
+        self.at_event_border() && self.doubtful.is_empty() && !self.has_end_mark()
     }
 
     /// One write: the head so far, then payload in our framing, or raw bytes.

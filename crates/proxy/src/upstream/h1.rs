@@ -23,7 +23,7 @@ pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upst
 }
 
 /// A socket to `endpoint`, ready for the first request.
-pub(super) async fn dial(endpoint: &Endpoint, limits: &Limits) -> Result<Socket, Failure> {
+pub(crate) async fn dial(endpoint: &Endpoint, limits: &Limits) -> Result<Socket, Failure> {
     let dialled = tokio::time::timeout(limits.connect, TcpStream::connect(endpoint.address));
     let error = match dialled.await {
         Ok(Ok(stream)) => {

@@ -53,6 +53,29 @@ struct State {
     streams: Cell<usize>,
 }
 
+/// A stream's place on its connection, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Seat(Rc<State>);
+
+impl Seat {
+    fn new(state: Rc<State>) -> Self {
+        state.streams.set(state.streams.get() + 1);
+        Self(state)
+    }
+
+    /// The connection takes no further requests.
+    pub(crate) fn distrust(&self) {
+        self.0.usable.set(false);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let streams = &self.0.streams;
+        streams.set(streams.get().saturating_sub(1));
+    }
+}
+
 impl Connection {
     fn has_room(&self) -> bool {
         self.state.streams.get() < self.sender.current_max_send_streams()
@@ -69,6 +92,18 @@ impl Connections {
         let found = list.iter_mut().find(|one| full || one.has_room())?;
         found.used = clock::coarse();
         Some(found.clone())
+    }
+
+    /// Runs something short beside the requests, such as the end of a conversation.
+    pub(crate) fn attend(&self, act: impl Future<Output = ()> + 'static) {
+        self.drivers.borrow_mut().spawn_local(act);
+    }
+
+    /// No further requests over the connections to this endpoint: it fell silent.
+    pub(crate) fn distrust(&self, endpoint: u64) {
+        for one in self.known.borrow().get(&endpoint).into_iter().flatten() {
+            one.state.usable.set(false);
+        }
     }
 
     fn turn(&self, endpoint: u64) -> Arc<Semaphore> {
@@ -105,6 +140,24 @@ pub(super) async fn open(
     limits: &Limits,
     fresh: bool,
 ) -> Result<Upstream, Failure> {
+    let (sender, seat, reused) = seat(local, endpoint, limits, fresh).await?;
+    let over_tls = matches!(endpoint.transport.tls, crate::pool::Tls::Connect(_));
+    Ok(Upstream {
+        wire: Wire::H2(Box::new(Stream::new(sender, seat, over_tls))),
+        reused,
+    })
+}
+
+/// Room for one stream on a connection to `endpoint`, and whether the connection was there before.
+///
+/// # Errors
+/// A connect that failed or took longer than `limits.connect`.
+pub(crate) async fn seat(
+    local: &Local,
+    endpoint: &Endpoint,
+    limits: &Limits,
+    fresh: bool,
+) -> Result<(SendRequest<Bytes>, Seat, bool), Failure> {
     let mut known = local.multiplexed.take(endpoint.uid).filter(|_| !fresh);
     let mut _turn = None;
     if known.is_none() && !fresh {
@@ -119,12 +172,7 @@ pub(super) async fn open(
         Some(connection) => connection,
         None => connect(local, endpoint, limits).await?,
     };
-    let over_tls = matches!(endpoint.transport.tls, crate::pool::Tls::Connect(_));
-    let stream = Stream::new(connection.sender, connection.state, over_tls);
-    Ok(Upstream {
-        wire: Wire::H2(Box::new(stream)),
-        reused,
-    })
+    Ok((connection.sender, Seat::new(connection.state), reused))
 }
 
 async fn connect(

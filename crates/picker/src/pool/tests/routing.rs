@@ -288,3 +288,47 @@ fn the_best_of_a_thousand_is_found() {
     }
     assert_eq!(bed.chosen(&plain(400, &none)), 321);
 }
+
+#[test]
+fn an_assigned_request_is_booked_where_it_was_assigned() {
+    let mut bed = Bed::new(3);
+    bed.burden(1, 1_000_000);
+    let held = Held::default();
+    let ask = plain(4000, &held);
+    let decision = bed.pool.assign(bed.now, &ask, bed.ids[1]).unwrap();
+    assert_eq!(bed.index(decision.winner), 1, "however busy it is");
+    let table = decision.table.as_ref().unwrap().table();
+    assert!(table.assigned);
+    assert_eq!(crate::replay(&table), Ok(()));
+    let before = bed.pool.in_flight(bed.ids[1]);
+    bed.pool
+        .finish(bed.now, decision.reservation, outcome(Finished::Complete));
+    assert_eq!(bed.pool.in_flight(bed.ids[1]), before - 1);
+    // The next one is chosen as before.
+    let next = bed.go(&ask);
+    assert_ne!(bed.index(next.winner), 1);
+    assert!(!next.table.as_ref().unwrap().assigned);
+    bed.pool.sync(bed.now, &[member(0)]);
+    assert!(bed.pool.assign(bed.now, &ask, bed.ids[1]).is_none(), "gone");
+}
+
+#[test]
+fn names_that_nobody_announces_do_not_stand_in_the_way_of_an_assignment() {
+    let mut bed = Bed::new(2);
+    let (held, targets) = (Held::default(), [target("one"), target("two")]);
+    for id in bed.ids.clone() {
+        let card = Announced {
+            id: "base".to_owned(),
+            is_adapter: false,
+        };
+        bed.pool
+            .observe(bed.now, id, Observation::Models(vec![card]));
+    }
+    let ask = Ask {
+        targets: &targets,
+        exclude: &bed.ids.clone(),
+        ..plain(100, &held)
+    };
+    let decision = bed.pool.assign(bed.now, &ask, bed.ids[1]).unwrap();
+    assert_eq!((bed.index(decision.winner), decision.target), (1, 0));
+}

@@ -5,11 +5,11 @@
 
 use crate::clock;
 use crate::deadline::Deadline;
-use crate::exchange::{Exchange, Held};
+use crate::exchange::{Exchange, Growing};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
-use crate::listener::h1::{bounded, too_large};
-use crate::worker::OutBuffer;
+use crate::listener::h1::{body_late, bounded, too_large};
+use crate::memory::{ACCOUNT, Charge, Full, H2_STREAM_BYTES, Use};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -35,6 +35,10 @@ pub(crate) struct Stream {
     pub(in crate::listener) deadline: Deadline,
     pub(in crate::listener) draining: Rc<Cell<bool>>,
     pub(in crate::listener) gone: bool,
+    /// The stream itself, and what its client has no window for.
+    _charge: Charge,
+    owed: Charge,
+    send_buffer: usize,
 }
 
 impl Stream {
@@ -60,6 +64,9 @@ impl Stream {
             deadline: Deadline::new(),
             draining,
             gone: false,
+            _charge: Charge::fixed(Use::Layers, H2_STREAM_BYTES),
+            owed: Charge::none(Use::Unsent),
+            send_buffer: limits.http2.send_buffer,
         }
     }
 
@@ -158,23 +165,43 @@ impl Stream {
             return Ok(());
         }
         let mut seen = usize::MAX;
+        let mut is_full = false;
+        let mut stalled = false;
         let sent = poll_fn(|cx| {
             let sent = self.poll_send(cx);
             if sent.is_ready() {
                 return sent;
             }
+            // What the connection has taken over and not written counts too.
+            if self
+                .owed
+                .keep(self.unsent.len() + self.send_buffer)
+                .is_err()
+            {
+                is_full = true;
+                return Poll::Ready(Err(Gone));
+            }
             if self.unsent.len() != seen {
                 seen = self.unsent.len();
                 self.deadline.set(clock::now() + limits.write_stall);
             }
-            if self.poll_gone(cx).is_ready() || self.deadline.poll_passed(cx) {
+            stalled = self.deadline.poll_passed(cx);
+            if stalled || self.poll_gone(cx).is_ready() {
                 return Poll::Ready(Err(Gone));
             }
             Poll::Pending
         })
         .await;
         self.deadline.clear();
-        sent.map_err(|Gone| self.left())
+        self.owed.release();
+        match sent {
+            Err(Gone) if is_full => Err(ACCOUNT.refuse(Phase::Stream)),
+            Err(Gone) if stalled => {
+                self.left();
+                Err(Failure::client_stalled())
+            }
+            sent => sent.map_err(|Gone| self.left()),
+        }
     }
 
     /// Ends a body whose length was not told, with trailers if there are any.
@@ -285,11 +312,13 @@ pub(super) async fn receive(
     let fields = fields(&parts)?;
     // Before the body is read: what is refused anyway need not send it.
     let mut head = head(&parts, &fields, has_body.then_some(0))?;
-    let mut body = OutBuffer::take();
+    let announced = parts.headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+    let announced = announced
+        .map(|length| bounded(length, limits))
+        .transpose()?;
+    let mut body = Growing::new(announced.unwrap_or(limits.body_bytes));
     if has_body {
-        let announced = parts.headers.get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
-        bounded(announced.unwrap_or_default(), limits)?;
         if parts.headers.contains_key(header::EXPECT) {
             let mut proceed = Response::new(());
             *proceed.status_mut() = http::StatusCode::CONTINUE;
@@ -301,7 +330,7 @@ pub(super) async fn receive(
     }
     x.head = head;
     x.body_bytes = body.len();
-    x.body = Held::own(body);
+    x.body = body.done();
     x.timings.received = clock::now();
     stream.deadline.clear();
     Ok(())
@@ -310,11 +339,12 @@ pub(super) async fn receive(
 async fn body_of(
     stream: &mut Stream,
     incoming: &mut RecvStream,
-    body: &mut OutBuffer,
+    body: &mut Growing,
     (limits, held): (&Limits, &Share),
 ) -> Result<(), Failure> {
+    let started = clock::coarse();
     loop {
-        stream.deadline.set(clock::coarse() + limits.body_idle);
+        stream.deadline.set(limits.body_due(started, body.len()));
         let part = poll_fn(|cx| match incoming.poll_data(cx) {
             Poll::Pending if stream.deadline.poll_passed(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
@@ -322,7 +352,8 @@ async fn body_of(
         });
         match part.await {
             Some(Some(Ok(part))) => {
-                body.extend_from_slice(&part);
+                body.extend(&part)
+                    .map_err(|Full| ACCOUNT.refuse(Phase::Body))?;
                 if body.len() > limits.body_bytes || !held.grow(part.len(), limits) {
                     return Err(too_large(body.len() as u64, limits));
                 }
@@ -334,10 +365,7 @@ async fn body_of(
                 return Err(Failure::client_gone(Phase::Body));
             }
             Some(None) => return Ok(()),
-            None => {
-                let message = format!("no byte of the request body within {:?}", limits.body_idle);
-                return Err(Failure::new(Phase::Body, Cause::BodyTimeout, message));
-            }
+            None => return Err(body_late(limits)),
         }
     }
 }

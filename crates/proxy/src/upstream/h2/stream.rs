@@ -4,7 +4,7 @@
 //! A body without a length ends as a connection would; one that is reset breaks. Window is given
 //! back for what the relay has taken only, so a slow client holds back this stream.
 
-use super::State;
+use super::Seat;
 use crate::worker::Scratch;
 use bytes::{Buf, Bytes};
 use h2::client::{ResponseFuture, SendRequest};
@@ -16,14 +16,13 @@ use std::fmt::Write as _;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// A request and its response.
 #[derive(Debug)]
 pub(crate) struct Stream {
     sender: SendRequest<Bytes>,
-    state: Rc<State>,
+    seat: Seat,
     over_tls: bool,
     was_head: bool,
     body: Option<SendStream<Bytes>>,
@@ -37,11 +36,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(sender: SendRequest<Bytes>, state: Rc<State>, over_tls: bool) -> Self {
-        state.streams.set(state.streams.get() + 1);
+    pub(super) fn new(sender: SendRequest<Bytes>, seat: Seat, over_tls: bool) -> Self {
         Self {
             sender,
-            state,
+            seat,
             over_tls,
             was_head: false,
             body: None,
@@ -171,7 +169,7 @@ impl Stream {
 
     /// The connection takes no further requests.
     pub(in crate::upstream) fn distrust(&self) {
-        self.state.usable.set(false);
+        self.seat.distrust();
     }
 
     fn broken(&self, error: h2::Error) -> io::Error {
@@ -191,8 +189,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let streams = &self.state.streams;
-        streams.set(streams.get().saturating_sub(1));
         // A request that is given up: an engine must not go on computing for nobody.
         if let Some(body) = &mut self.body
             && (self.response.is_some() || self.incoming.is_some())

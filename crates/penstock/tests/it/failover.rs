@@ -1,0 +1,156 @@
+//! Drills of failover: one of two servers turns bad while clients keep asking, and is cured.
+//!
+//! A failure that may be tried elsewhere is seen by nobody; one that may not is seen by five clients
+//! at most, and the cured server is used again within two seconds. That all servers are bad is in
+//! `retries.rs`, and so is a hang without any limit for a try.
+
+use crate::configured::{GATEWAY, pool, route, to_pool};
+use crate::gateway::{Gateway, read_answer, wait_until};
+use crate::measures::measured;
+use crate::servers::{Received, Server, chat, sent};
+use std::io::BufReader;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Clients that ask one request after the other.
+const CLIENTS: usize = 4;
+const REQUESTS: usize = 100;
+/// A client that has waited for this long has seen a failure.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A prompt whose computing can be told from noise.
+const WORDS: usize = 2_000;
+
+/// Whether the answer came whole and in time.
+fn is_served(gateway: &Gateway, number: usize) -> bool {
+    let prompt = format!("{number} ") + &"word ".repeat(WORDS);
+    let stream = sent(gateway.address, &chat("llama", &prompt, 4, true));
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let answer = read_answer(&mut BufReader::new(stream));
+    answer.is_some_and(|answer| answer.status == 200 && answer.body.ends_with("data: [DONE]\n\n"))
+}
+
+/// Requests from several clients at once; how many of them failed.
+fn failed(gateway: &Gateway, requests: usize) -> usize {
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Relaxed);
+                    if number >= requests {
+                        return;
+                    }
+                    if !is_served(gateway, number) {
+                        failed.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner()
+}
+
+fn is_complete(one: &Received) -> bool {
+    one.end.as_deref() == Some("complete")
+}
+
+struct Drill {
+    /// Failures that clients saw.
+    seen: usize,
+    /// Requests that went to the bad server.
+    sent: usize,
+    /// From the cure to the first whole answer.
+    used_again: Duration,
+}
+
+/// Lets one of two servers turn bad.
+fn drill(gateway: impl Fn(&[Server; 2]) -> Gateway, turn: impl Fn(&Server)) -> Drill {
+    let servers: [Server; 2] = Server::llamas();
+    let gateway = gateway(&servers);
+    gateway.knows(&["llama"]);
+    let [bad, _] = &servers;
+    assert_eq!(failed(&gateway, 20), 0);
+    bad.forget();
+    turn(bad);
+    let seen = failed(&gateway, REQUESTS);
+    let sent = bad.count();
+    bad.cure();
+    bad.slow(1.0);
+    bad.forget();
+    let cured = Instant::now();
+    let (done, gateway) = (&AtomicUsize::new(0), &gateway);
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for number in 0.. {
+                    if done.load(Relaxed) > 0 {
+                        return;
+                    }
+                    is_served(gateway, client * 1_000 + number);
+                }
+            });
+        }
+        wait_until(|| bad.received().iter().any(is_complete));
+        done.store(1, Relaxed);
+    });
+    let used_again = cured.elapsed();
+    gateway.is_quiet();
+    Drill {
+        seen,
+        sent,
+        used_again,
+    }
+}
+
+fn over(servers: &[Server; 2]) -> Gateway {
+    Gateway::over(&servers.each_ref())
+}
+
+#[track_caller]
+fn holds(name: &str, drill: &Drill, most_seen: usize) {
+    measured(&format!("failover_{name}_failures"), drill.seen as f64);
+    measured(&format!("failover_{name}_requests"), drill.sent as f64);
+    let seconds = drill.used_again.as_secs_f64();
+    measured(&format!("failover_{name}_used_again_s"), seconds);
+    assert!(
+        drill.seen <= most_seen,
+        "{name}: {} clients saw it",
+        drill.seen
+    );
+    assert!(drill.sent >= 1, "{name}: it was not even tried");
+    assert!(seconds < 2.5, "{name}: used again after {seconds} s");
+}
+
+#[test]
+fn a_server_that_answers_500_is_seen_by_nobody() {
+    holds("500", &drill(over, |bad| bad.fault("500")), 0);
+}
+
+/// With a patience for each try.
+fn impatient(servers: &[Server; 2]) -> Gateway {
+    let rule = format!(
+        "rules: [{{timeouts: {{backendRequest: 1s}}, backendRefs: [{}]}}]",
+        to_pool("chat")
+    );
+    let members = servers.each_ref().map(|server| server.address);
+    let objects = [route("all", &rule), pool("chat", "", &members)].concat();
+    Gateway::documents(&(GATEWAY.replace("PORT", "LISTEN_PORT") + &objects))
+}
+
+#[test]
+fn a_server_that_hangs_is_seen_by_nobody_where_a_try_has_a_limit() {
+    holds("hang", &drill(impatient, |bad| bad.fault("hang")), 0);
+}
+
+#[test]
+fn a_server_that_resets_in_mid_stream_is_seen_by_few() {
+    holds("reset", &drill(over, |bad| bad.fault("reset:after=2")), 5);
+}
+
+#[test]
+fn a_server_that_is_ten_times_slower_gets_few_requests() {
+    let drill = drill(over, |bad| bad.slow(10.0));
+    holds("slow", &drill, 0);
+    // A slow answer is told from a long prompt only when several have ended; five is the aim.
+    assert!(drill.sent <= 25, "{} went there", drill.sent);
+}

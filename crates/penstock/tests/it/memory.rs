@@ -1,0 +1,224 @@
+//! Memory has a ceiling that is kept, whatever clients do: what does not fit is refused with 503
+//! `memory`, who is served stays served, and afterwards nothing is held.
+
+use crate::crowd::{CROWD, Says, sent, server, verdict};
+use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
+use crate::measures::{measured, promised};
+use crate::servers::{CHAT, chat};
+use std::io::{BufReader, Write};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use tokio::net::TcpStream;
+
+const MIB: u64 = 1 << 20;
+
+/// In front of one server, with a ceiling.
+fn limited(server: SocketAddr, mib: u64) -> Gateway {
+    let endpoint = format!("http://{server}");
+    let limit = format!("{mib}MiB");
+    let args = ["--endpoint", &endpoint, "--memory-limit", &limit];
+    Gateway::run(&[&args[..], &["--workers", "2", "--access-log", "off"]].concat())
+}
+
+/// The most that was ever resident, which must be below the ceiling.
+#[track_caller]
+fn stayed_below(gateway: &Gateway, drill: &str) {
+    let memory = gateway.memory();
+    let (limit, most) = (&memory["limit"], &memory["resident_most"]);
+    let (limit, most) = (limit.as_u64().unwrap(), most.as_u64().unwrap());
+    measured(&format!("memory.{drill}.resident_mib"), (most / MIB) as f64);
+    measured(&format!("memory.{drill}.limit_mib"), (limit / MIB) as f64);
+    let refusals = memory["refusals"].as_f64().unwrap();
+    measured(&format!("memory.{drill}.refusals"), refusals);
+    assert!(most < limit, "{memory:#}");
+}
+
+/// What clients made it hold has gone back.
+fn holds_nothing(gateway: &Gateway) {
+    for holder in ["request_bodies", "unsent_answers", "read_ahead", "queues"] {
+        wait_until(|| gateway.holds(holder) == 0);
+    }
+    wait_until(|| gateway.metric("penstock_connections_open") <= 1.0);
+    gateway.is_quiet();
+}
+
+/// Clients that do not read: at least so many, and more until one is refused.
+fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    while streams.len() < least || gateway.memory()["refusals"] == 0 {
+        for _ in 0..20 {
+            streams.extend(CROWD.block_on(sent(gateway.address, asked)));
+        }
+        assert!(streams.len() < 5_000, "{}", gateway.memory());
+    }
+    streams
+}
+
+#[test]
+fn clients_that_never_read_are_bounded() {
+    let clients = promised(700, 2_000);
+    let gateway = limited(server(Says::Endless), promised(64, 96) as u64);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let streams = until_refused(&gateway, &asked, clients);
+    assert!(gateway.holds("unsent_answers") > 10 * MIB);
+    // Only now do they look at what they got.
+    let (mut served, mut refused) = (0, 0);
+    CROWD.block_on(async {
+        for mut stream in streams {
+            match verdict(&mut stream).await {
+                Some((200, _)) => served += 1,
+                Some((503, code)) => {
+                    assert_eq!(code.as_deref(), Some("memory"));
+                    refused += 1;
+                }
+                // A stream that was cut while nobody read it.
+                other => assert_eq!(other, None),
+            }
+        }
+    });
+    assert!(served > 100 && refused > 0, "{served} {refused}");
+    measured("memory.never_read.clients", (served + refused) as f64);
+    stayed_below(&gateway, "never_read");
+    holds_nothing(&gateway);
+    assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+}
+
+#[test]
+fn large_bodies_at_once_are_bounded() {
+    let (clients, limit) = (promised(16, 200), promised(160, 512) as u64);
+    let gateway = limited(server(Says::Little), limit);
+    let body = chat("llama", &"many words ".repeat((30 << 20) / 11), 1, false);
+    let asked = request(CHAT, &body, &[]);
+    let seen = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut stream = connect(gateway.address);
+                // One that was refused may be told before it has sent all.
+                let sent = stream.write_all(asked.as_bytes());
+                let answer = read_answer(&mut BufReader::new(stream));
+                let told = answer.map(|answer| (answer.status, answer.body));
+                seen.lock().unwrap().push((sent.is_ok(), told));
+            });
+        }
+    });
+    let seen = seen.into_inner().unwrap();
+    let count = |status: u16| {
+        let has = |told: &&(bool, Option<(u16, String)>)| {
+            told.1.as_ref().is_some_and(|(known, _)| *known == status)
+        };
+        seen.iter().filter(has).count()
+    };
+    assert!(count(200) > 0 && count(503) > 0, "{:?}", count(200));
+    for (sent, told) in &seen {
+        match told {
+            Some((200, _)) => {}
+            Some((503, body)) => assert!(body.contains("\"memory\""), "{body}"),
+            // The rest of a body that nobody waited for: the client cannot have sent it all.
+            other => assert!(!sent && other.is_none(), "{other:?}"),
+        }
+    }
+    measured("memory.bodies.served", count(200) as f64);
+    stayed_below(&gateway, "bodies");
+    holds_nothing(&gateway);
+    // What was refused was not wrong: alone, it is served.
+    let mut stream = connect(gateway.address);
+    stream.write_all(asked.as_bytes()).unwrap();
+    assert_eq!(
+        read_answer(&mut BufReader::new(stream)).unwrap().status,
+        200
+    );
+}
+
+#[test]
+fn names_keys_and_prompts_without_end_are_bounded() {
+    let requests = promised(6_000, 1_000_000);
+    let gateway = limited(server(Says::Little), 64);
+    let series = || {
+        let page = get(gateway.admin, "/metrics").unwrap().body;
+        assert!(!page.contains("model-"), "a client's word is a label");
+        page.lines().filter(|line| !line.starts_with('#')).count()
+    };
+    let clients = 4;
+    let prompt = "words of a prompt ".repeat(800);
+    let ask = |from: usize, to: usize| {
+        std::thread::scope(|scope| {
+            for client in 0..clients {
+                let (gateway, prompt) = (&gateway, &prompt);
+                scope.spawn(move || {
+                    let mut stream = BufReader::new(connect(gateway.address));
+                    for number in (from + client..to).step_by(clients) {
+                        let name = format!("model-{number}");
+                        let body = chat(&name, &format!("{number} {prompt}"), 1, false);
+                        let key = format!("Bearer key-{number}");
+                        let fields = [("authorization", key.as_str())];
+                        let asked = request(CHAT, &body, &fields);
+                        stream.get_mut().write_all(asked.as_bytes()).unwrap();
+                        assert_eq!(read_answer(&mut stream).unwrap().status, 200);
+                    }
+                });
+            }
+        });
+    };
+    ask(0, requests / 2);
+    let (labels, indexes) = (series(), gateway.holds("prefix_indexes"));
+    ask(requests / 2, requests);
+    assert_eq!(series(), labels, "labels grow with what clients say");
+    let quarter = gateway.memory()["limit"].as_u64().unwrap() / 4;
+    for bytes in [indexes, gateway.holds("prefix_indexes")] {
+        // Servers do not hold more than they have room for, nor does what is believed of them.
+        assert!((MIB / 8..quarter).contains(&bytes), "{bytes}");
+    }
+    assert!(gateway.holds("decisions") < 3 * MIB);
+    assert!(gateway.holds("metric_series") < MIB);
+    measured("memory.names.requests", requests as f64);
+    stayed_below(&gateway, "names");
+    assert_eq!(gateway.memory()["refusals"], 0);
+    holds_nothing(&gateway);
+}
+
+#[test]
+fn what_there_is_no_memory_for_says_so_and_known_connections_are_served() {
+    let endless = server(Says::Endless);
+    let plain = format!(
+        "pools:\n  - {{name: chat, endpoints: [http://{endless}]}}\n  \
+        - {{name: tight, endpoints: [http://{endless}], models: [tight], saturationSeconds: 0.0001}}\n"
+    );
+    let gateway = Gateway::plain(&plain, &["--memory-limit", "48MiB"]);
+    let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut kept = BufReader::new(connect(gateway.address));
+    let is_served = |kept: &mut BufReader<std::net::TcpStream>| {
+        kept.get_mut().write_all(models).unwrap();
+        assert_eq!(read_answer(kept).unwrap().status, 200);
+    };
+    is_served(&mut kept);
+    let on_tight = request(CHAT, &chat("tight", "hello", 100, true), &[]);
+    let mut held = vec![CROWD.block_on(sent(gateway.address, &on_tight)).unwrap()];
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
+    let body = chat("llama", "hello", 100, true);
+    held.extend(until_refused(&gateway, &request(CHAT, &body, &[]), 1));
+    for path in [CHAT, "/v1/messages"] {
+        let answer = post(gateway.address, path, &body);
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.field("retry-after"), Some("1"));
+        assert_eq!(answer.field("x-penstock-phase"), Some("request"));
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(
+            answer.body.contains("as much memory as it may"),
+            "{answer:?}"
+        );
+    }
+    // A connection that was there before is served: it needs nothing more. But nobody waits.
+    is_served(&mut kept);
+    kept.get_mut().write_all(on_tight.as_bytes()).unwrap();
+    let answer = read_answer(&mut kept).unwrap();
+    assert_eq!(
+        answer.field("x-penstock-phase"),
+        Some("queue"),
+        "{answer:?}"
+    );
+    assert!(answer.body.contains("\"memory\""), "{answer:?}");
+    drop((held, kept));
+    holds_nothing(&gateway);
+    assert_eq!(get(gateway.address, "/v1/models").unwrap().status, 200);
+}

@@ -1,0 +1,125 @@
+//! The external endpoint picker that a pool names, and the pool as such a picker sees it.
+
+use super::lease::Lease;
+use super::{Endpoint, Pool, Resolved, Tls, Transport, reach};
+use crate::clock;
+use crate::ext_proc::{Picker, addresses};
+use crate::tls::client::Connecting;
+use arc_swap::ArcSwapOption;
+use config::{ExternalPicker, PickerTls};
+use parking_lot::Mutex;
+use picker::{Ask, Decision, EndpointId};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a pool has of an external picker, whether it names one or not.
+#[derive(Debug, Default)]
+pub(super) struct External {
+    picker: ArcSwapOption<Picker>,
+    /// How the picker is spoken to, made once per setting.
+    transport: Mutex<Option<(PickerTls, Arc<Transport>)>>,
+}
+
+impl Transport {
+    fn towards_picker(tls: &PickerTls) -> Self {
+        let connecting = match tls {
+            PickerTls::None => None,
+            PickerTls::Unverified => Some(Connecting::unverified(true)),
+            PickerTls::Verified(tls) => Some(Connecting::new(tls, true)),
+            PickerTls::Unusable(why) => Some(Err(rustls::Error::General(why.clone()))),
+        };
+        Self {
+            is_h2: true,
+            tls: match connecting {
+                None => Tls::None,
+                Some(Ok(connecting)) => Tls::Connect(Box::new(connecting)),
+                Some(Err(error)) => {
+                    Tls::Unusable(format!("its tls settings cannot be used: {error}").into())
+                }
+            },
+        }
+    }
+}
+
+impl Endpoint {
+    /// Something that is connected to and no member of a pool.
+    pub(crate) fn outside(address: SocketAddr, transport: Arc<Transport>) -> Self {
+        Self {
+            uid: super::NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
+            id: EndpointId::default(),
+            name: address.to_string().into(),
+            address,
+            transport,
+            announced: super::models::Announced::default(),
+            reach: reach::Reach::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+impl Pool {
+    /// Takes over the picker that the pool names, with addresses that can be connected to. What is
+    /// known of addresses that stay goes on.
+    pub(crate) fn ask_of(
+        &self,
+        config: Option<&ExternalPicker>,
+        members: &[Resolved],
+        tasks: &TaskTracker,
+    ) {
+        let Some(config) = config else {
+            self.external.picker.store(None);
+            return;
+        };
+        let mut known = self.external.transport.lock();
+        let transport = match known.take() {
+            Some((tls, transport)) if tls == config.tls => transport,
+            _ => Arc::new(Transport::towards_picker(&config.tls)),
+        };
+        *known = Some((config.tls.clone(), transport.clone()));
+        drop(known);
+        let wanted: Vec<SocketAddr> = members.iter().map(|member| member.address).collect();
+        let before = self.external.picker.load_full();
+        let followed = addresses::follow(before.as_deref(), &wanted, &transport, tasks);
+        let picker = Picker::new(config, followed);
+        self.external.picker.store(Some(Arc::new(picker)));
+    }
+
+    pub(crate) fn external(&self) -> Option<Arc<Picker>> {
+        self.external.picker.load_full()
+    }
+
+    /// The members at these addresses, in this order; what is no member is left out.
+    pub(crate) fn members_at(&self, addresses: &[SocketAddr]) -> VecDeque<EndpointId> {
+        let endpoints = self.endpoints.load();
+        let at = |address: &SocketAddr| {
+            let mut all = endpoints.values();
+            all.find(|one| one.address == *address).map(|one| one.id)
+        };
+        let mut found: VecDeque<EndpointId> = VecDeque::new();
+        for id in addresses.iter().filter_map(at) {
+            if !found.contains(&id) {
+                found.push_back(id);
+            }
+        }
+        found
+    }
+
+    /// The members that are not held for broken, or may be tried out again.
+    pub(crate) fn usable(&self) -> Vec<EndpointId> {
+        self.state.lock().usable(clock::now())
+    }
+
+    /// Books a request on a member that somebody else chose; `None` when it has left.
+    pub(crate) fn assign(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        endpoint: EndpointId,
+    ) -> Option<(Lease, Decision)> {
+        let decision = self.state.lock().assign(clock::now(), ask, endpoint)?;
+        Some((Lease::new(self.clone(), decision.reservation), decision))
+    }
+}
