@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The conformance stage of continuous integration: unit tests of the harness, a cluster in which the
-# base manifests of both suites become ready, both suites against Penstock, and what no suite looks at. Seven
-# minutes once built; GatewayWeightedAcrossTwoInferencePools waits for chance, mostly for two of them.
+# base manifests of both suites become ready, both suites against Penstock, and what no suite looks at.
+# Eight minutes once built, two of them for GatewayWeightedAcrossTwoInferencePools, which waits for chance.
 # Exit code 77 when this machine cannot run it, with the reason.
 set -euo pipefail
 
