@@ -80,6 +80,14 @@ in-cluster *ARGS:
 conformance *ARGS:
     conformance/run run {{ ARGS }}
 
+# What no suite tests: upstream's guides, outages under load, the documentation: just trials [--test NAME] [--long]
+trials *ARGS:
+    conformance/run trials {{ ARGS }}
+
+# How fast many routes are served, and what they cost
+scale:
+    conformance/run scale
+
 # What continuous integration runs
 ci:
     .ci/run

@@ -108,9 +108,12 @@ impl Picker {
             tried.push(address.endpoint.address);
             let asking = Session::ask(local, address, limits, question);
             let Ok(asked) = tokio::time::timeout_at(due, asking).await else {
-                address.breaker.failed(clock::now());
-                // It may be the connection that leads nowhere.
-                local.multiplexed.distrust(address.endpoint.uid);
+                // A route that has less time than the picker says nothing of the picker.
+                if within >= self.within {
+                    address.breaker.failed(clock::now());
+                    // It may be the connection that leads nowhere.
+                    local.multiplexed.distrust(address.endpoint.uid);
+                }
                 let message = format!(
                     "endpoint picker {} did not pick within {within:?}",
                     self.name

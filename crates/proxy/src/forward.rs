@@ -81,11 +81,8 @@ pub(crate) async fn forward(
     {
         return Err(unknown_model(x, pool, &near));
     }
-    let timeouts = x
-        .rule
-        .as_ref()
-        .map(|rule| rule.timeouts)
-        .unwrap_or_default();
+    let rule = x.rule.as_ref();
+    let timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
     let spec = pool.spec();
     let resolved = spec
         .models

@@ -16,6 +16,8 @@ pub struct Limits {
     pub head: Duration,
     /// A client connection without a request.
     pub keep_alive: Duration,
+    /// The same once the listener drains: time for a request that is on its way.
+    pub parting: Duration,
     /// Between two reads of a request body.
     pub body_idle: Duration,
     /// Bytes a second that a request body must come by in the long run, after `body_idle`.
@@ -135,6 +137,7 @@ impl Default for Limits {
             http1: http1::Limits::default(),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
+            parting: Duration::from_secs(1),
             body_idle: Duration::from_secs(30),
             body_rate: 500,
             body_bytes: 64 << 20,

@@ -15,7 +15,7 @@ use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
 use crate::worker::Worker;
 use arc_swap::ArcSwap;
-use config::{Bind, ObjectName, PickerKind, PoolConfig, ServiceConfig, ServicePort, Snapshot};
+use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
 use picker::{PoolSpec, Profile};
 use rustc_hash::FxBuildHasher;
@@ -147,21 +147,6 @@ impl Live {
         !self.pools.is_empty()
     }
 
-    /// All models of all pools with the pool that serves each, by name.
-    pub(crate) fn model_names(&self) -> Vec<(String, String)> {
-        let mut names: Vec<(String, String)> = Vec::new();
-        for pool in self.pools.values() {
-            names.extend(
-                pool.model_names()
-                    .into_iter()
-                    .map(|name| (name, pool.name().to_string())),
-            );
-        }
-        names.sort();
-        names.dedup_by(|a, b| a.0 == b.0);
-        names
-    }
-
     pub(crate) fn all_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.values().chain(self.services.values())
     }
@@ -264,7 +249,7 @@ impl Proxy {
                     tls: config.tls.clone(),
                 });
                 self.sync(&pool, members.pools.get(name));
-                self.ask_of(&pool, config, members);
+                pool.ask_of(config, members, &self.telemetry);
                 (name.clone(), pool)
             })
             .collect();
@@ -315,7 +300,7 @@ impl Proxy {
         for (name, pool) in &live.pools {
             self.sync(pool, members.pools.get(name));
             if let Some(config) = live.snapshot.pools.get(name) {
-                self.ask_of(pool, config, members);
+                pool.ask_of(config, members, &self.telemetry);
             }
         }
         for (key, pool) in &live.services {
@@ -344,15 +329,6 @@ impl Proxy {
         }
     }
 
-    fn ask_of(&self, pool: &Pool, config: &PoolConfig, members: &Members) {
-        let external = match &config.picker_kind {
-            PickerKind::External(external) => Some(external),
-            PickerKind::BuiltIn => None,
-        };
-        let addresses = members.pickers.get(&config.name).map(Vec::as_slice);
-        pool.ask_of(external, addresses.unwrap_or_default(), &self.telemetry);
-    }
-
     fn sync(&self, pool: &Arc<Pool>, members: Option<&Vec<Resolved>>) {
         let members = members.map(Vec::as_slice).unwrap_or_default();
         let added = pool.sync(members);
@@ -370,8 +346,7 @@ impl Proxy {
             .all_pools()
             .filter(|pool| !retained.contains(&Arc::as_ptr(pool)))
         {
-            pool.sync(&[]);
-            pool.ask_of(None, &[], &self.telemetry);
+            pool.retire();
         }
     }
 
@@ -420,10 +395,10 @@ impl Proxy {
         for worker in &mut self.workers {
             worker.join();
         }
+        // Until now requests under way, and the last one of each connection, needed the members.
         self.shared.ended.cancel();
         for pool in self.live().all_pools() {
-            pool.sync(&[]);
-            pool.ask_of(None, &[], &self.telemetry);
+            pool.retire();
         }
         self.shared.log.finish();
     }

@@ -131,6 +131,8 @@ fn understand(x: &mut Exchange) -> Result<(), Failure> {
 
 /// Tells the client what went wrong, if it can still be told.
 async fn fail(shared: &Arc<Shared>, client: &mut Client, x: &mut Exchange, failure: Failure) {
+    // Whoever picked learns at once that it was for nothing.
+    x.picking = None;
     if client.is_gone() || failure.cause == Cause::ClientGone {
         x.response.client_gone = true;
         x.keep_alive = false;

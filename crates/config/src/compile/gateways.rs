@@ -110,12 +110,6 @@ impl Gateways {
         Self { list, positions }
     }
 
-    /// Whether a Gateway, by position, has the pickers asked that pools name.
-    pub(super) fn asks_pickers(&self, position: usize) -> bool {
-        let gateway = self.list.get(position);
-        gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
-    }
-
     /// Position of a Gateway of ours.
     pub(super) fn position(&self, name: &ObjectName) -> Option<usize> {
         self.positions.get(name).copied()

@@ -225,11 +225,11 @@ impl<'a> Linker<'a> {
 
     fn add_pools(&mut self, models: &models::Tables, gateways: &Gateways, last: Option<&Snapshot>) {
         for (name, users) in &self.users {
-            let asking: FxHashSet<usize> = users
-                .iter()
-                .copied()
-                .filter(|user| gateways.asks_pickers(*user))
-                .collect();
+            let asks = |user: &usize| {
+                let gateway = gateways.list.get(*user);
+                gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
+            };
+            let asking: FxHashSet<usize> = users.iter().copied().filter(asks).collect();
             let shown = gateways.client_certificate(users);
             let external = external_picker(self.objects, name, shown, &asking);
             if let Some((external, port_name)) = &external {

@@ -418,6 +418,15 @@ fn the_list_is_walked_where_nobody_is_there_and_the_picker_is_asked_once() {
     assert!(answer.body.contains("connect_failed"), "{}", answer.body);
     assert_eq!(picker.conversations(), 2);
     assert_eq!(one.requests.load(SeqCst), 0, "not balanced silently");
+    // The picker learns of the failure while the client's connection goes on.
+    let mut stream = connect(gateway.address);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    stream
+        .write_all(request(PATH, "x", &[]).as_bytes())
+        .unwrap();
+    assert_eq!(read_answer(&mut reader).unwrap().status, 503);
+    wait_until(|| picker.seen.ends.lock().unwrap().len() == 3);
+    drop(stream);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const EVERY: Duration = Duration::from_secs(1);
+const EVERY: Duration = Duration::from_secs(2);
 const MOST_PATIENT: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(2);
 const SERVING: i32 = 1;

@@ -116,7 +116,7 @@ impl Connection {
     async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
         if self.carry.is_empty() {
             self.deadline.set(clock::coarse() + limits.keep_alive);
-            let Some((scratch, count)) = self.read_first().await else {
+            let Some((scratch, count)) = self.read_first(limits).await else {
                 return Ok(Next::Closed);
             };
             x.timings.started = clock::now();
@@ -161,13 +161,18 @@ impl Connection {
     }
 
     /// The first read of a request. `None`: the client closed, failed, was idle too long, or the
-    /// listener drains.
-    async fn read_first(&mut self) -> Option<(Scratch, usize)> {
+    /// listener drains. A client that was not told yet that this is the end may be sending its next
+    /// request: closing at once would lose it, so a draining connection waits for a last one.
+    async fn read_first(&mut self, limits: &Limits) -> Option<(Scratch, usize)> {
+        let mut parting = false;
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = self.stream.poll_scratch(cx) {
                 return Poll::Ready(read.ok());
             }
-            if self.deadline.poll_passed(cx) || self.draining.get() {
+            if self.draining.get() && !std::mem::replace(&mut parting, true) {
+                self.deadline.set(clock::now() + limits.parting);
+            }
+            if self.deadline.poll_passed(cx) {
                 return Poll::Ready(None);
             }
             Poll::Pending

@@ -4,9 +4,10 @@ use super::lease::Lease;
 use super::{Endpoint, Pool, Resolved, Tls, Transport, reach};
 use crate::clock;
 use crate::ext_proc::{Picker, addresses};
+use crate::live::Members;
 use crate::tls::client::Connecting;
 use arc_swap::ArcSwapOption;
-use config::{ExternalPicker, PickerTls};
+use config::{ExternalPicker, PickerKind, PickerTls, PoolConfig};
 use parking_lot::Mutex;
 use picker::{Ask, Decision, EndpointId};
 use std::collections::VecDeque;
@@ -64,16 +65,22 @@ impl Endpoint {
 impl Pool {
     /// Takes over the picker that the pool names, with addresses that can be connected to. What is
     /// known of addresses that stay goes on.
-    pub(crate) fn ask_of(
-        &self,
-        config: Option<&ExternalPicker>,
-        members: &[Resolved],
-        tasks: &TaskTracker,
-    ) {
-        let Some(config) = config else {
-            self.external.picker.store(None);
-            return;
-        };
+    pub(crate) fn ask_of(&self, config: &PoolConfig, members: &Members, tasks: &TaskTracker) {
+        let addresses = members.pickers.get(&config.name);
+        let addresses = addresses.map(Vec::as_slice).unwrap_or_default();
+        match &config.picker_kind {
+            PickerKind::BuiltIn => self.external.picker.store(None),
+            PickerKind::External(external) => self.follow(external, addresses, tasks),
+        }
+    }
+
+    /// The pool is configured no longer: its members leave, and nobody watches its picker.
+    pub(crate) fn retire(self: &Arc<Self>) {
+        self.sync(&[]);
+        self.external.picker.store(None);
+    }
+
+    fn follow(&self, config: &ExternalPicker, members: &[Resolved], tasks: &TaskTracker) {
         let mut known = self.external.transport.lock();
         let transport = match known.take() {
             Some((tls, transport)) if tls == config.tls => transport,

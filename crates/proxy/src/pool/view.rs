@@ -116,6 +116,21 @@ impl Pool {
 }
 
 impl Live {
+    /// All models of all pools with the pool that serves each, by name.
+    pub(crate) fn model_names(&self) -> Vec<(String, String)> {
+        let mut names: Vec<(String, String)> = Vec::new();
+        for pool in self.all_pools().filter(|pool| pool.inference) {
+            names.extend(
+                pool.model_names()
+                    .into_iter()
+                    .map(|name| (name, pool.name().to_string())),
+            );
+        }
+        names.sort();
+        names.dedup_by(|a, b| a.0 == b.0);
+        names
+    }
+
     /// All pools and Services that requests can go to.
     pub fn views(&self) -> Vec<PoolView> {
         self.all_pools().map(|pool| pool.view()).collect()
