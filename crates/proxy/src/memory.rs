@@ -5,9 +5,11 @@
 //! touches nothing here but what its connection was charged once. What changes slowly (indexes,
 //! records, queues) is measured ten times a second by [`refresh`].
 //!
-//! Above [`Account::brink`], seven eighths of the ceiling, what is new is refused: connections,
-//! further parts of bodies, waiting in a queue. The last eighth is for what is under way; when it
-//! is used up too, clients that do not take their answers lose them.
+//! Above [`Account::brink`], three quarters of the limit, what is new is refused: connections, further
+//! parts of bodies, waiting in a queue. What is under way may go on to [`Account::most`], seven
+//! eighths; then clients that do not take their answers lose them. The rest is for what no account
+//! sees: what the allocator keeps between and after allocations. Of a large limit, these parts are
+//! at most [`MOST_SLACK`] each.
 
 use crate::failure::{Cause, Failure, Phase};
 use crate::live::Live;
@@ -30,6 +32,8 @@ pub(crate) const H2_STREAM_BYTES: usize = 8 << 10;
 const WAITER_BYTES: usize = 1 << 10;
 /// A block in a prefix index, with the room that growing tables take.
 const BLOCK_BYTES: usize = 192;
+/// The most that is left free for one reason.
+const MOST_SLACK: usize = 256 << 20;
 /// All prefix indexes together: this part of the ceiling.
 const INDEX_SHARE: usize = 4;
 /// Tells clients to wait this long, in seconds.
@@ -131,9 +135,18 @@ impl Account {
         all.fold(0, usize::saturating_add)
     }
 
+    fn slack(&self) -> usize {
+        (self.ceiling.load(Relaxed) / 8).min(MOST_SLACK)
+    }
+
+    /// Above this, what is new is refused.
     fn brink(&self) -> usize {
-        let ceiling = self.ceiling.load(Relaxed);
-        ceiling - ceiling / 8
+        self.ceiling.load(Relaxed) - 2 * self.slack()
+    }
+
+    /// What is under way may hold this much.
+    fn most(&self) -> usize {
+        self.ceiling.load(Relaxed) - self.slack()
     }
 
     /// Whether what is new is refused.
@@ -186,7 +199,7 @@ impl Charge {
 
     /// Holds `bytes` from now on, for something that is under way.
     pub(crate) fn keep(&mut self, bytes: usize) -> Result<(), Full> {
-        self.hold(bytes, ACCOUNT.ceiling.load(Relaxed))
+        self.hold(bytes, ACCOUNT.most())
     }
 
     fn hold(&mut self, bytes: usize, most: usize) -> Result<(), Full> {
@@ -339,13 +352,16 @@ mod tests {
     fn what_is_new_is_refused_before_what_is_under_way() {
         let account = Account::new();
         account.set_ceiling(Some(8000));
-        assert_eq!(account.take(Use::Bodies, 7000, account.brink()), Ok(()));
+        assert_eq!(account.take(Use::Bodies, 6000, account.brink()), Ok(()));
         assert!(!account.is_over());
         assert_eq!(account.take(Use::Bodies, 1, account.brink()), Err(Full));
-        assert_eq!(account.take(Use::Unsent, 1000, 8000), Ok(()));
+        assert_eq!(account.take(Use::Unsent, 1000, account.most()), Ok(()));
         assert!(account.is_over());
-        assert_eq!(account.take(Use::Unsent, 1, 8000), Err(Full));
-        assert_eq!(account.held(), 8000);
+        assert_eq!(account.take(Use::Unsent, 1, account.most()), Err(Full));
+        assert_eq!(account.held(), 7000);
+        account.set_ceiling(None);
+        assert!(!account.is_over() && account.brink() > usize::MAX / 2);
+        assert_eq!(account.take(Use::Unsent, 1, account.most()), Ok(()));
     }
 
     #[test]

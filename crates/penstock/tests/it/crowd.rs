@@ -7,6 +7,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -105,6 +106,8 @@ pub(crate) enum Says {
     Little,
     /// An event stream of so many events, so far apart, with its end mark.
     Events(u32, Duration),
+    /// An event stream that goes on until the test says that it is over.
+    Until(&'static AtomicBool),
 }
 
 /// A server that answers every POST so and knows nothing else.
@@ -167,6 +170,15 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,
             Says::Events(count, apart) => events(&mut stream, count, 40, apart).await?,
+            Says::Until(over) => {
+                let apart = Duration::from_millis(50);
+                stream.write_all(HEAD.as_bytes()).await.ok()?;
+                while !over.load(Relaxed) {
+                    stream.write_all(event(40).as_bytes()).await.ok()?;
+                    tokio::time::sleep(apart).await;
+                }
+                stream.write_all(last_chunks().as_bytes()).await.ok()?;
+            }
         }
     }
 }
@@ -174,22 +186,32 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
+/// One event with so many bytes of text, as a chunk.
+fn event(bytes: usize) -> String {
+    let content = "x".repeat(bytes);
+    let event = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}}}}]}}\n\n"
+    );
+    format!("{:x}\r\n{event}\r\n", event.len())
+}
+
+/// The end of an event stream, with its mark.
+fn last_chunks() -> String {
+    let last = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+        data: [DONE]\n\n";
+    format!("{:x}\r\n{last}\r\n0\r\n\r\n", last.len())
+}
+
 async fn events(stream: &mut TcpStream, count: u32, bytes: usize, apart: Duration) -> Option<()> {
     stream.write_all(HEAD.as_bytes()).await.ok()?;
-    let content = "x".repeat(bytes);
-    for number in 0..count {
-        let event = format!(
-            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{number} {content}\"}}}}]}}\n\n"
-        );
-        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
-        stream.write_all(chunk.as_bytes()).await.ok()?;
+    let event = event(bytes);
+    for _ in 0..count {
+        stream.write_all(event.as_bytes()).await.ok()?;
         if !apart.is_zero() {
             tokio::time::sleep(apart).await;
         }
     }
-    let last = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
-    let chunk = format!("{:x}\r\n{last}\r\n0\r\n\r\n", last.len());
-    stream.write_all(chunk.as_bytes()).await.ok()
+    stream.write_all(last_chunks().as_bytes()).await.ok()
 }
 
 impl Gateway {

@@ -10,6 +10,7 @@ use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
@@ -39,14 +40,12 @@ async fn whole(mut stream: tokio::net::TcpStream) -> Option<Vec<u8>> {
 
 #[test]
 fn five_hundred_streams_end_before_the_process_does() {
+    static OVER: AtomicBool = AtomicBool::new(false);
     let streams = promised(300, 500);
     let over_h2 = 20;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.jsonl");
-    let server = server(Says::Events(
-        promised(30, 100) as u32,
-        Duration::from_millis(50),
-    ));
+    let server = server(Says::Until(&OVER));
     let mut gateway = logged(server, &log, &[]);
     let body = chat("llama", "hello", 100, true);
     let asked = request(CHAT, &body, &[]);
@@ -63,6 +62,7 @@ fn five_hundred_streams_end_before_the_process_does() {
     let told = Instant::now();
     gateway.signal("-TERM");
     wait_until(|| TcpStream::connect(gateway.address).is_err());
+    OVER.store(true, Relaxed);
     let ended = CROWD.block_on(async {
         let mut ended = 0;
         for one in reading {

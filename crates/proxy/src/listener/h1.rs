@@ -377,11 +377,9 @@ impl Connection {
     #[cold]
     fn keep_unsent(&mut self, (head, body): (&[u8], &[u8]), done: usize) -> Result<(), Failure> {
         let left = head.len() + body.len() - done;
+        // It does not read, while others need the memory.
         let room = self.owed.keep(self.unsent.len() + left);
-        if room.is_err() {
-            // A client that does not read, while others need the memory.
-            return Err(ACCOUNT.refuse(Phase::Stream));
-        }
+        room.map_err(|Full| ACCOUNT.refuse(Phase::Stream))?;
         self.unsent
             .extend_from_slice(head.get(done..).unwrap_or_default());
         let into_body = done.saturating_sub(head.len());
