@@ -47,7 +47,7 @@ e2e:
 soak SECONDS="600":
     PENSTOCK_SOAK_SECONDS={{ SECONDS }} cargo test --release -p penstock --test it soak:: -- --nocapture
 
-# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@latest)
+# HTTP/2 as strict as h2spec (needs it: go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible)
 h2spec:
     cargo build -p penstock
     conformance/h2spec.sh target/debug/penstock
@@ -55,6 +55,14 @@ h2spec:
 # Against real model servers
 real:
     tests/real/run.sh
+
+# What the official clients raise for each cause, compared with docs/errors.md
+clients *ARGS:
+    tests/clients/run.sh {{ ARGS }}
+
+# All drills of docs/promises.md in full; prints what was measured beside what is promised
+promises:
+    bench/promises.py
 
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:
@@ -75,6 +83,14 @@ in-cluster *ARGS:
 # Upstream conformance suites: just conformance [gie|gateway] [--test NAME] [--peer envoy-gateway]
 conformance *ARGS:
     conformance/run run {{ ARGS }}
+
+# What no suite tests: upstream's guides, outages under load, the documentation: just trials [--test NAME] [--long]
+trials *ARGS:
+    conformance/run trials {{ ARGS }}
+
+# How fast many routes are served, and what they cost
+scale:
+    conformance/run scale
 
 # What continuous integration runs
 ci:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The conformance stage of continuous integration: unit tests of the harness, a cluster in which the
-# base manifests of both suites become ready, and both suites against Penstock. Three minutes once built
-# for all but GatewayWeightedAcrossTwoInferencePools, which waits for chance: mostly two minutes more. Exit code 77 when this machine cannot run it, with the reason.
+# base manifests of both suites become ready, both suites against Penstock, and what no suite looks at.
+# Eight minutes once built, two of them for GatewayWeightedAcrossTwoInferencePools, which waits for chance.
+# Exit code 77 when this machine cannot run it, with the reason.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,3 +25,4 @@ unshare --net ip link add probe type bridge 2>/dev/null || cannot 'no network br
 "$here/run" ci
 "$here/run" run gateway
 "$here/run" run gie
+"$here/run" trials

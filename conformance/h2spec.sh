@@ -1,11 +1,16 @@
 #!/bin/sh
 # HTTP/2 as strict as h2spec's cases: a gateway in front of a simulated server, h2spec against it.
-# Needs h2spec: `go install github.com/summerwind/h2spec/cmd/h2spec@latest`.
+# Needs h2spec: `go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible`.
 # Exceptions are listed below, with why. Exits with 1 if any other case fails.
 set -eu
 
 binary=${1:-target/debug/penstock}
-h2spec=$(command -v h2spec || echo "$(go env GOPATH)/bin/h2spec")
+h2spec=${PENSTOCK_CACHE:-$HOME/.cache/penstock}/bin/h2spec
+[ -x "$h2spec" ] || h2spec=$(command -v h2spec || echo "$(go env GOPATH 2>/dev/null)/bin/h2spec")
+if [ ! -x "$h2spec" ]; then
+    echo "h2spec is not installed and could not be: nothing was checked"
+    exit 77
+fi
 listen=${LISTEN_PORT:-18400}
 admin=$((listen + 1))
 server=$((listen + 2))

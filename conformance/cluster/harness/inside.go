@@ -64,7 +64,7 @@ func (b *bench) do(ctx context.Context) (int, error) {
 		return b.checkNode(ctx)
 	case "base":
 		return b.checkBase(ctx)
-	case "trials":
+	case "trials", "scale":
 		return b.runTrials(ctx)
 	case "ci":
 		node, err := b.checkNode(ctx)

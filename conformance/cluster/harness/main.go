@@ -18,12 +18,13 @@ import (
 	"penstock/conformance/cluster/supervise"
 )
 
-const usage = `usage: harness up | node | base | ci | trials | run SUITE... [flags]
+const usage = `usage: harness up | node | base | ci | trials | scale | run SUITE... [flags]
 
 up     keep a cluster running until Ctrl-C
 node   check what the simulated node promises to Pods
 base   show that the suites' base manifests become ready, without any gateway
 ci     node and base in one cluster
+scale  how fast many routes are served, and what they cost
 trials upstream's guides and what no suite tests, with our gateway
 run    run the suites
 
@@ -38,7 +39,7 @@ func main() {
 		command = os.Args[1]
 	}
 	switch command {
-	case "up", "node", "base", "ci", "trials", "run":
+	case "up", "node", "base", "ci", "trials", "scale", "run":
 		os.Exit(outside(os.Args[1:]))
 	case "first":
 		os.Exit(supervise.First(append([]string{"inside"}, os.Args[2:]...)))

@@ -19,7 +19,10 @@ func (b *bench) runTrials(ctx context.Context) (int, error) {
 	}
 	bed := trials.Bed{
 		Kubectl: b.cluster.Kubectl, Guides: filepath.Join(b.data, "guides"), Only: b.test, Long: b.long,
-		Containers: supervise.StateDir + "/agent/logs", Cluster: b.cluster,
+		Repo: b.repo, Binaries: b.binaries, Penstock: b.penstock, Kubeconfig: supervise.Kubeconfig("admin"), Cluster: b.cluster,
+	}
+	if b.command == "scale" {
+		return 0, trials.Scale(ctx, bed)
 	}
 	passed, failed, err := trials.Run(ctx, bed)
 	fmt.Printf("trials: %d passed, %d failed\n", passed, failed)

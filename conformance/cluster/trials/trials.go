@@ -17,7 +17,10 @@ type Bed struct {
 	Guides     string // upstream's manifests and rendered charts
 	Only       string // one trial, or all
 	Long       bool   // the times that were promised, not those that fit into every run
-	Containers string // where container logs are
+	Repo       string // the clone
+	Binaries   string // where controlplane is
+	Penstock   string // the product's binary
+	Kubeconfig string // the administrator's
 	Cluster    Outages
 }
 
@@ -44,7 +47,9 @@ var all = []trial{
 	{"blackout", "without controllers and API server, and with half of the model servers killed, no unsent question fails", blackout},
 	{"restarts", "a rolling restart of all servers and of all proxies fails no question", restarts},
 	{"route-changes", "a route that changes every second fails no question elsewhere", routeChanges},
+	{"drift", "changes by hand are undone, but for the number of proxies; every address asked for is served", drift},
 	{"idle", "at rest nothing is written but Leases", idle},
+	{"documentation", "docs/kubernetes.md does what it says, from pool to uninstall", documentation},
 }
 
 // patience bounds each step. All take a few seconds, unless the machine is busy elsewhere.

@@ -9,6 +9,7 @@
 mod apply;
 mod authority;
 mod controller;
+mod counts;
 mod feed;
 mod lease;
 mod manifests;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use authority::Authority;
 pub use controller::{ControllerSettings, Running, controller};
+pub use counts::Counts;
 pub use feed::{Feed, Feeds, Report};
 pub use lease::Leadership;
 pub use manifests::ProxySettings;

@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// Explain a decision: every candidate, each cost in seconds, winner and runner-up.
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyArgs),
+    /// Send a real request down every route of a running gateway; says which hop failed.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     #[command(
         after_help = "Example:\n  penstock completions bash > /etc/bash_completion.d/penstock"
@@ -337,6 +340,32 @@ pub(crate) struct WhyArgs {
     /// Decide again from a saved file; exit code 1 names the first decision that differs.
     #[arg(long, value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  penstock doctor
+  penstock doctor --admin http://10.0.0.5:4001 --output json
+
+The hops are listener, route, pool, endpoint and model. Exit code 1 when one failed.";
+
+/// Options of `penstock doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The gateway's admin address.
+    #[arg(
+        long,
+        env = "PENSTOCK_ADMIN_URL",
+        default_value = "http://127.0.0.1:4001",
+        value_name = "URL"
+    )]
+    pub(crate) admin: String,
+    /// How long one answer may take.
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "TIME")]
+    pub(crate) timeout: Duration,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -5,7 +5,7 @@ use crate::cli::ControllerArgs;
 use crate::run::{Signals, Tasks};
 use anyhow::Context;
 use bytes::Bytes;
-use control::kube::{self, ControllerSettings, Leadership, ProxySettings};
+use control::kube::{self, ControllerSettings, Counts, Leadership, ProxySettings};
 use control::stream::{self, RelaySettings, ServeSettings, TokenReviewer};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -65,10 +65,11 @@ async fn serve(args: ControllerArgs) -> anyhow::Result<ExitCode> {
         .tracker
         .spawn(async move { stop.run_until_cancelled(relaying).await });
     let (ready, leads) = (running.ready.clone(), running.leads.clone());
+    let counts = running.counts.clone();
     tasks
         .tracker
         .spawn(http1::serve(admin, tasks.stop.clone(), move |request| {
-            answer(request, &ready, &leads)
+            answer(request, &ready, &leads, &counts)
         }));
     signals.end().await;
     tasks.end().await;
@@ -127,6 +128,7 @@ fn answer(
     request: &Request<Incoming>,
     ready: &watch::Receiver<bool>,
     leads: &watch::Receiver<Leadership>,
+    counts: &Counts,
 ) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -136,6 +138,10 @@ fn answer(
             "the cluster has not been read yet\n",
         ),
         "/leader" => text(StatusCode::OK, &format!("{}\n", leads.borrow().leads)),
-        _ => text(StatusCode::NOT_FOUND, "/livez\n/readyz\n/leader\n"),
+        "/metrics" => text(StatusCode::OK, &counts.text(leads.borrow().leads)),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "/livez\n/readyz\n/leader\n/metrics\n",
+        ),
     }
 }

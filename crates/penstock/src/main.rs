@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod controller;
 mod discover;
+mod doctor;
 mod export;
 mod mock;
 mod proxy_command;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         cli::Command::Mock(args) => mock::run(args),
         cli::Command::Check(args) => check::run(&args),
         cli::Command::Export(args) => export::run(&args),
+        cli::Command::Doctor(args) => doctor::run(&args),
         cli::Command::Why(args) => why::run(&args),
         cli::Command::Completions { shell } => cli::completions(shell),
     };

@@ -3,7 +3,7 @@
 //! Records come from a running gateway's `/debug/decisions`, or from a file saved earlier. With
 //! `--replay` each decision is made again from its recorded inputs.
 
-mod fetch;
+pub(crate) mod fetch;
 mod table;
 
 use crate::cli::{Output, WhyArgs};

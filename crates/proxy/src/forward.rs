@@ -24,6 +24,7 @@ use crate::retry;
 use crate::worker::Local;
 use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,7 +41,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) due: Option<Micros>,
     pub(crate) timeouts: Timeouts,
     /// The retry of the failure at hand has been paid for.
-    granted: bool,
+    granted: Cell<bool>,
     /// What an external endpoint picker chose and was not tried yet; `None`: we choose.
     picked: Option<external::Picked>,
 }
@@ -55,8 +56,8 @@ impl Sending<'_> {
     }
 
     /// Whether this failure may be tried elsewhere.
-    fn goes_on(&mut self, x: &Exchange, failure: &Failure) -> bool {
-        std::mem::take(&mut self.granted)
+    fn goes_on(&self, x: &Exchange, failure: &Failure) -> bool {
+        self.granted.take()
             || match &self.picked {
                 None => retry::allowed(self.pool, x, failure),
                 Some(picked) => external::goes_on(self.pool, x, failure, picked),
@@ -100,7 +101,7 @@ pub(crate) async fn forward(
         priority,
         due: timeouts.request.map(|within| x.timings.started + within),
         timeouts,
-        granted: false,
+        granted: Cell::new(false),
         picked: None,
     };
     if x.asks_picker {
@@ -115,7 +116,7 @@ pub(crate) async fn forward(
             let retries = &local.metrics.counted.retries;
             retries.fetch_add(1, Relaxed);
         }
-        let failure = match one(&mut sending, client, x, (lease, decision, targets)).await {
+        let failure = match one(&sending, client, x, (lease, decision, targets)).await {
             Ok(()) => break,
             Err(failure) => failure,
         };
@@ -240,7 +241,7 @@ async fn wait(client: &mut Client, mut waiting: Waiting, limits: &Limits) -> Res
 
 /// One try: send, relay, settle, record.
 async fn one(
-    sending: &mut Sending<'_>,
+    sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     (mut lease, decision, targets): (Lease, Decision, &[Target]),
@@ -274,7 +275,7 @@ async fn one(
 
 /// The part of a try in which bytes move.
 async fn answered(
-    sending: &mut Sending<'_>,
+    sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
     (lease, endpoint, target): (&mut Lease, &Endpoint, Option<&str>),
@@ -285,7 +286,7 @@ async fn answered(
         let message = format!("the engine answered with status {status}");
         let failure = Failure::new(Phase::Head, Cause::EngineStatus { status }, message);
         if retry::allowed(sending.pool, x, &failure) {
-            sending.granted = true;
+            sending.granted.set(true);
             return Err(failure);
         }
     }

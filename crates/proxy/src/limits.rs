@@ -16,6 +16,8 @@ pub struct Limits {
     pub head: Duration,
     /// A client connection without a request.
     pub keep_alive: Duration,
+    /// The same once the listener drains: time for a request that is on its way.
+    pub parting: Duration,
     /// Between two reads of a request body.
     pub body_idle: Duration,
     /// Bytes a second that a request body must come by in the long run, after `body_idle`.
@@ -55,6 +57,10 @@ pub struct Limits {
     pub handshakes: usize,
     /// The end of a TLS or HTTP/2 connection, once everything was said.
     pub farewell: Duration,
+    /// How long a client that was refused may go on sending what nobody reads, so that it sees why.
+    pub linger: Duration,
+    /// The same in bytes.
+    pub linger_bytes: usize,
     /// Client connections of the process; further ones wait in the kernel's queue.
     pub connections: usize,
 }
@@ -131,6 +137,7 @@ impl Default for Limits {
             http1: http1::Limits::default(),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
+            parting: Duration::from_secs(1),
             body_idle: Duration::from_secs(30),
             body_rate: 500,
             body_bytes: 64 << 20,
@@ -150,6 +157,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             handshakes: 512,
             farewell: Duration::from_secs(1),
+            linger: Duration::from_secs(5),
+            linger_bytes: 128 << 20,
             connections: 65_536,
         }
     }

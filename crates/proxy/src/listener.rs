@@ -15,10 +15,12 @@ use crate::socket::Socket;
 use crate::tls;
 use crate::worker::{Local, no_delay};
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -64,7 +66,11 @@ pub(crate) async fn accept(
             () = stop.cancelled() => {
                 draining.set(true);
                 deadline::wake_all();
-                return;
+                // Who is connected already is served; dropped, the queue would reset them.
+                match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+                    Poll::Ready(accepted) => accepted,
+                    Poll::Pending => return,
+                }
             }
         };
         match accepted {

@@ -4,15 +4,16 @@
 //! [`Live`] state in one step, and drains what is gone. Pools live on across snapshots, with their
 //! reservations, prefix index and learnt rates; a request keeps the `Arc`s of its own route and pool.
 
+mod binds;
+
 use crate::access_log::AccessLog;
 use crate::limits::Limits;
-use crate::listener::{Accepting, bind};
 use crate::memory::{self, ACCOUNT, MemoryView};
 use crate::metrics::Metrics;
 use crate::pool::decisions::Decisions;
 use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
-use crate::worker::{Command, Worker};
+use crate::worker::Worker;
 use arc_swap::ArcSwap;
 use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
 use indexmap::IndexMap;
@@ -349,78 +350,6 @@ impl Proxy {
         }
     }
 
-    /// The binds of a snapshot: known ones are kept, new ones are bound.
-    fn binds(&self, old: &Live, snapshot: &Snapshot) -> (Vec<Served>, Vec<Fresh>, Vec<Bound>) {
-        let (mut served, mut fresh, mut report) = (Vec::new(), Vec::new(), Vec::new());
-        for bind in &snapshot.binds {
-            let configured = SocketAddr::new(bind.address, bind.port);
-            let known = old
-                .binds
-                .iter()
-                .find(|known| known.configured == configured);
-            let result = match known {
-                Some(known) => Ok(Served {
-                    tls: Terminating::new(bind, known.tls.as_deref()).map(Arc::new),
-                    bind: bind.clone(),
-                    ..known.clone()
-                }),
-                None => self.bind(configured, bind).map(|(one, accepting)| {
-                    fresh.push(accepting);
-                    one
-                }),
-            };
-            let result = result.map(|one| {
-                let address = one.address;
-                served.push(one);
-                address
-            });
-            report.push(Bound { configured, result });
-        }
-        (served, fresh, report)
-    }
-
-    fn bind(&self, configured: SocketAddr, bind: &Arc<Bind>) -> io::Result<(Served, Fresh)> {
-        let sockets = bind::sockets(configured, self.workers.len())?;
-        let address = match sockets.first() {
-            Some(socket) => socket.local_addr()?,
-            None => configured,
-        };
-        let stop = self.shared.stop.child_token();
-        let served = Served {
-            configured,
-            address,
-            bind: bind.clone(),
-            tls: Terminating::new(bind, None).map(Arc::new),
-            stop: stop.clone(),
-        };
-        Ok((
-            served,
-            Fresh {
-                sockets,
-                address,
-                stop,
-            },
-        ))
-    }
-
-    fn accept(&self, fresh: Fresh) {
-        let Fresh {
-            sockets,
-            address,
-            stop,
-        } = fresh;
-        for (worker, socket) in self.workers.iter().zip(sockets) {
-            let accepting = Accepting {
-                socket,
-                address,
-                stop: stop.clone(),
-            };
-            if worker.commands.send(Command::Accept(accepting)).is_err() {
-                tracing::error!(%address, "a worker has ended and does not accept");
-            }
-        }
-    }
-
     /// The configuration in force.
     pub fn live(&self) -> Arc<Live> {
         self.shared.live.load_full()
@@ -466,6 +395,7 @@ impl Proxy {
         for worker in &mut self.workers {
             worker.join();
         }
+        // Until now requests under way, and the last one of each connection, needed the members.
         self.shared.ended.cancel();
         for pool in self.live().all_pools() {
             pool.retire();
@@ -481,12 +411,4 @@ fn service_spec(service: &ServiceConfig) -> PoolSpec {
         profile: Profile::LeastRequests,
         ..PoolSpec::default()
     }
-}
-
-/// Sockets that were bound but are not accepted on yet.
-#[derive(Debug)]
-struct Fresh {
-    sockets: Vec<std::net::TcpListener>,
-    address: SocketAddr,
-    stop: CancellationToken,
 }

@@ -324,6 +324,12 @@ impl Pool {
         Step::Go(lease, decision)
     }
 
+    /// Whether what was sent to `endpoint` at `dispatched` waits there in vain.
+    pub(crate) fn is_in_vain(&self, endpoint: EndpointId, dispatched: picker::Micros) -> bool {
+        let now = clock::now();
+        self.state.lock().is_in_vain(now, endpoint, dispatched)
+    }
+
     /// Runs `act` on the state machine and wakes whom it says, after the lock is released.
     fn act(self: &Arc<Self>, act: impl FnOnce(&mut picker::Pool) -> Vec<Wake>) {
         let wakes = act(&mut self.state.lock());

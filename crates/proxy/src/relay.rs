@@ -15,8 +15,9 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::client::Client;
-use crate::pool::Endpoint;
 use crate::pool::lease::Lease;
+use crate::pool::{Endpoint, Pool};
+use crate::retry;
 use crate::tunnel;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
@@ -28,10 +29,12 @@ use heartbeat::Heartbeat;
 use picker::Micros;
 pub(crate) use picking::answered;
 pub(crate) use reply::Reply;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What happened while waiting for an endpoint.
 enum Event {
@@ -66,12 +69,18 @@ fn poll_event(
     Poll::Pending
 }
 
+/// How often a wait for a head asks whether it is in vain.
+const LOOK_FOR_HEAD: Duration = Duration::from_secs(1);
+
 /// When the wait for the response head ends, and what the failure is then; whose head it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeadDeadline<'a> {
     pub(crate) due: Micros,
     pub(crate) cause: Cause,
     pub(crate) endpoint: &'a Endpoint,
+    pub(crate) pool: &'a Pool,
+    /// Set when a retry has been paid for.
+    pub(crate) granted: &'a Cell<bool>,
     /// The whole request must be over by then.
     pub(crate) request_due: Option<Micros>,
 }
@@ -90,7 +99,20 @@ impl HeadDeadline<'_> {
 
 /// When a wait until `due` looks whether the endpoint is still there.
 fn look_by(due: Micros, limits: &Limits) -> Micros {
-    due.min(clock::coarse() + limits.look)
+    due.min(clock::coarse() + limits.look.min(LOOK_FOR_HEAD))
+}
+
+/// The failure of a wait at an endpoint that hangs, if another may be tried.
+fn in_vain(x: &Exchange, deadline: &HeadDeadline<'_>) -> Option<Failure> {
+    let began = x.attempts.last()?.started;
+    if !deadline.pool.is_in_vain(deadline.endpoint.id, began) {
+        return None;
+    }
+    let failure = late(Cause::HeadLate);
+    retry::allowed(deadline.pool, x, &failure).then(|| {
+        deadline.granted.set(true);
+        failure
+    })
 }
 
 /// What is to be done when a wait for the decision has lasted until it looks around.
@@ -105,6 +127,11 @@ async fn look(
     }
     if deadline.endpoint.reach.is_gone_for(limits.vanished) {
         return Err(vanished());
+    }
+    if deadline.pool.inference
+        && let Some(failure) = in_vain(x, deadline)
+    {
+        return Err(failure);
     }
     if x.response.owes_event {
         heartbeat.beat(client, x, Micros(0), limits).await?;

@@ -14,6 +14,8 @@ use picker::EndpointId;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 const MOST_RETRIES: usize = 2;
+/// Endpoints that may turn out to be gone, beside those tries.
+const MOST_GONE: usize = 8;
 /// One retry per this many requests.
 const REQUESTS_PER_RETRY: i64 = 5;
 /// Retries that a quiet pool has saved up.
@@ -47,7 +49,11 @@ impl Budget {
 
 /// Whether `failure` of the latest attempt may be tried elsewhere; takes from the budget if so.
 pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
-    if x.response.is_bound() || tries_are_over(x) {
+    if x.response.is_bound() {
+        return false;
+    }
+    let gone = failure.cause == Cause::ConnectFailed;
+    if !gone && tries_are_over(x) || gone && x.attempts.len() > MOST_RETRIES + MOST_GONE {
         return false;
     }
     if let Some(retry) = of_route(x) {
@@ -70,8 +76,18 @@ pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
 
 /// Whether the request was sent as often as it may be.
 pub(crate) fn tries_are_over(x: &Exchange) -> bool {
-    let most = of_route(x).map_or(MOST_RETRIES, |retry| retry.attempts as usize);
-    x.attempts.len() + x.resends > most
+    if let Some(retry) = of_route(x) {
+        return x.attempts.len() + x.resends > retry.attempts as usize;
+    }
+    // Nobody has seen a request whose connection failed; when many servers go at once, such tries
+    // must not use up the others.
+    let failures = x
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.failure.as_ref());
+    let gone = failures.filter(|failure| failure.cause == Cause::ConnectFailed);
+    let gone = gone.count().min(MOST_GONE);
+    x.attempts.len() - gone + x.resends > MOST_RETRIES
 }
 
 /// What the request's route says about retries, if it does.

@@ -4,6 +4,7 @@
 //! watch then brings the newer state and it is computed again. What is provisioned is applied by the
 //! server, which knows whose fields are whose.
 
+use super::counts::Counts;
 use super::manifests::Manifest;
 use super::resources::{WATCHED, position};
 use super::{FIELD_MANAGER, watch};
@@ -12,6 +13,7 @@ use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -55,9 +57,17 @@ pub(super) struct Writes {
     failed: HashMap<Key, (Duration, Instant)>,
     /// What was last written without effect: the server leaves some of it out.
     fruitless: HashMap<Key, String>,
+    pub(super) counts: Arc<Counts>,
 }
 
 impl Writes {
+    pub(super) fn counted(counts: Arc<Counts>) -> Self {
+        Self {
+            counts,
+            ..Self::default()
+        }
+    }
+
     /// Starts a write unless one is under way for the object, or it failed a moment ago.
     pub(super) fn start(&mut self, client: &Client, key: Key, write: Write) {
         let print = format!("{write:?}");
@@ -70,6 +80,7 @@ impl Writes {
             return;
         }
         self.busy.insert(key.clone(), print);
+        Counts::add(&self.counts.writes, 1);
         let client = client.clone();
         self.under_way.spawn(async move {
             let done = tokio::time::timeout(DEADLINE, perform(client, &key, write)).await;
@@ -110,6 +121,7 @@ impl Writes {
                     .get(&key)
                     .map_or(FIRST_WAIT, |(wait, _)| (*wait * 2).min(LONGEST_WAIT));
                 let resource = WATCHED.get(key.0).map(|watched| watched.api_kind);
+                Counts::add(&self.counts.writes_failed, 1);
                 tracing::warn!(resource, name = %key.1, error = full(&error), ?wait, "a write failed");
                 self.failed
                     .insert(key.clone(), (wait, Instant::now() + wait));

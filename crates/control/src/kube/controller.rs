@@ -4,8 +4,9 @@
 //! event changes nothing. Objects compile again only when one that the compiler reads has changed.
 
 use super::KubeError;
-use super::apply::{Write, Writes, key_of};
+use super::apply::{Key, Write, Writes, key_of};
 use super::authority::Authority;
+use super::counts::Counts;
 use super::feed::Feeds;
 use super::lease::{self, Leadership};
 use super::manifests::{APPLIED, Provisioned, ProxySettings, made_for};
@@ -16,8 +17,9 @@ use super::watch::{self, Event};
 use config::{Compiled, Compiler, Kind, ObjectName, ObjectStatus, Placement};
 use kube::Client;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
@@ -56,6 +58,8 @@ pub struct Running {
     pub ready: channel::Receiver<bool>,
     /// Whether this replica writes.
     pub leads: channel::Receiver<Leadership>,
+    /// What it counts.
+    pub counts: Arc<Counts>,
 }
 
 /// Starts a controller; its tasks belong to `tracker` and end with `stop`.
@@ -88,13 +92,16 @@ pub async fn controller(
     tracker.spawn(lease::elect(client.clone(), place, leads, stop.clone()));
     let (ready, is_ready) = channel::channel(false);
     let feeds = Arc::<Feeds>::default();
+    let counts = Arc::<Counts>::default();
     let controller = Controller {
         client,
         settings,
         store: Store::default(),
         compiler: Compiler::new(Placement::PerGateway),
         compiled: None,
-        writes: Writes::default(),
+        writes: Writes::counted(counts.clone()),
+        applied: HashMap::new(),
+        right: HashMap::new(),
         feeds: feeds.clone(),
         ready,
         leads: leading.clone(),
@@ -105,6 +112,7 @@ pub async fn controller(
         authority,
         ready: is_ready,
         leads: leading,
+        counts,
     })
 }
 
@@ -115,6 +123,10 @@ struct Controller {
     compiler: Compiler,
     compiled: Option<Compiled>,
     writes: Writes,
+    /// What stood after our last write of what is provisioned: something else is somebody's change.
+    applied: HashMap<Key, u64>,
+    /// Statuses that stand as they should, with the version of the object that was looked at.
+    right: HashMap<Key, (ObjectStatus, String)>,
     feeds: Arc<Feeds>,
     ready: channel::Sender<bool>,
     leads: channel::Receiver<Leadership>,
@@ -138,6 +150,7 @@ impl Controller {
                         && let Some(object) = object
                     {
                         changed = self.store.refreshed(key.0, object).max(changed);
+                        self.note_applied(key);
                     }
                 }
                 _ = reported.changed() => {}
@@ -182,7 +195,17 @@ impl Controller {
 
     fn reconcile(&mut self, changed: Changed) {
         if changed == Changed::Objects || self.compiled.is_none() {
+            let began = Instant::now();
             self.compiled = Some(self.compiler.compile(&self.store.objects));
+            let counts = &self.writes.counts;
+            Counts::add(&counts.compilations, 1);
+            Counts::add(&counts.compile_us, began.elapsed().as_micros() as u64);
+            counts
+                .gateways
+                .store(self.compiler.plans().len() as u64, Relaxed);
+            counts
+                .objects
+                .store(self.store.objects.all().len() as u64, Relaxed);
             self.feed();
         }
         if self.leads.borrow().leads {
@@ -246,26 +269,40 @@ impl Controller {
             provisioned.deployment = self.store.get(deployments, &name);
             wanted.extend(provisioned.manifests());
         }
+        let mut kept = HashSet::new();
         for manifest in wanted {
             let Some((index, name)) = key_of(&manifest) else {
                 continue;
             };
             let standing = self.store.get(index, &name);
-            let is_same =
-                standing.is_some_and(|one| one.annotation(APPLIED) == Some(&manifest.hash));
+            let key = (index, name);
+            // Drift is undone, but what a new leader finds it takes for right: it was not watching.
+            let is_same = standing.is_some_and(|one| {
+                let known = *self.applied.entry(key.clone()).or_insert(one.essence());
+                one.annotation(APPLIED) == Some(&manifest.hash) && known == one.essence()
+            });
+            kept.insert(key.clone());
             if !is_same {
-                self.writes
-                    .start(&self.client, (index, name), Write::Apply(manifest));
+                self.writes.start(&self.client, key, Write::Apply(manifest));
             }
         }
-        for (key, uid) in self.orphans() {
+        self.applied.retain(|key, _| kept.contains(key));
+        for (key, uid) in self.orphans(&kept) {
             self.writes.start(&self.client, key, Write::Delete { uid });
         }
     }
 
-    /// What was made for a Gateway that exists and is not ours any more. What was made for one that is
-    /// gone, the garbage collector takes.
-    fn orphans(&self) -> Vec<((usize, ObjectName), String)> {
+    /// Remembers what stands after a write of ours.
+    fn note_applied(&mut self, key: Key) {
+        let stored = self.store.get(key.0, &key.1);
+        if let Some(stored) = stored.filter(|stored| stored.annotation(APPLIED).is_some()) {
+            self.applied.insert(key, stored.essence());
+        }
+    }
+
+    /// What was made for a Gateway that exists and is not ours any more, or does not want it any more.
+    /// What was made for one that is gone, the garbage collector takes.
+    fn orphans(&self, kept: &HashSet<Key>) -> Vec<(Key, String)> {
         let kinds = [
             ("apps", "Deployment"),
             ("", "Service"),
@@ -282,12 +319,16 @@ impl Controller {
                     continue;
                 };
                 let exists = self.store.of_kind(Kind::Gateway, &gateway).is_some();
-                let ours = self
-                    .compiler
-                    .plans()
-                    .iter()
-                    .any(|plan| plan.name == gateway);
-                if exists && !ours && !stored.is_going() && stored.annotation(APPLIED).is_some() {
+                let mut plans = self.compiler.plans().iter();
+                let ours = plans.find(|plan| plan.name == gateway);
+                // A Gateway that is refused keeps what it has.
+                let unwanted = ours.is_none_or(|plan| {
+                    plan.accepted
+                        && !plan.ports.is_empty()
+                        && !kept.contains(&(index, name.clone()))
+                });
+                if exists && unwanted && !stored.is_going() && stored.annotation(APPLIED).is_some()
+                {
                     found.push(((index, name.clone()), stored.uid().to_owned()));
                 }
             }
@@ -301,13 +342,31 @@ impl Controller {
             return;
         };
         let mut wanted = Vec::new();
+        let mut right = HashMap::with_capacity(compiled.statuses.objects.len());
         for status in &compiled.statuses.objects {
             let Some((index, stored)) = self.store.of_kind(status.kind, &status.name) else {
                 continue;
             };
-            if let Some((status, beside)) = self.complete(status)
-                && let Some(new) = status::wanted(&status, stored, &beside, &now)
-            {
+            // What a Gateway's status says depends on more than these two.
+            let key = (index, status.name.clone());
+            let known = self.right.remove(&key).filter(|(known, version)| {
+                status.kind != Kind::Gateway
+                    && known == status
+                    && *version == stored.resource_version
+            });
+            if let Some(known) = known {
+                right.insert(key, known);
+                continue;
+            }
+            let Some((complete, beside)) = self.complete(status) else {
+                continue;
+            };
+            let new = status::wanted(&complete, stored, &beside, &now);
+            if new.is_none() {
+                let version = stored.resource_version.clone();
+                right.insert(key, (status.clone(), version));
+            }
+            if let Some(new) = new {
                 let write = Write::Status {
                     resource_version: stored.resource_version.clone(),
                     api_version: stored.api_version.clone(),
@@ -316,6 +375,7 @@ impl Controller {
                 wanted.push(((index, status.name.clone()), write));
             }
         }
+        self.right = right;
         for (key, write) in wanted {
             self.writes.start(&self.client, key, write);
         }

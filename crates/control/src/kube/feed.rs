@@ -67,14 +67,13 @@ impl Feeds {
         objects: BTreeMap<String, Content>,
     ) {
         self.sender(gateway).send_if_modified(|feed| {
-            let hashes = |set: &BTreeMap<String, Content>| {
-                set.iter()
-                    .map(|(key, one)| (key.clone(), one.hash))
-                    .collect::<Vec<_>>()
-            };
+            let pairs = feed.objects.iter().zip(&objects);
             let is_same = feed.version > 0
                 && feed.generation == generation
-                && hashes(&feed.objects) == hashes(&objects);
+                && feed.objects.len() == objects.len()
+                && pairs
+                    .into_iter()
+                    .all(|(one, other)| (one.0, one.1.hash) == (other.0, other.1.hash));
             if is_same {
                 return false;
             }

@@ -22,6 +22,8 @@ const DEFAULT_REPLICAS: u32 = 2;
 /// Longest generated name: a Pod's name adds two suffixes and must be a DNS label.
 const LONGEST_NAME: usize = 45;
 const LONGEST_LABEL: usize = 63;
+/// Most addresses of a Gateway (the API's own limit).
+pub(super) const MOST_ADDRESSES: usize = 16;
 /// The proxy's admin port: probes and metrics.
 const ADMIN_PORT: u16 = 15_021;
 /// A user that owns nothing in the image.
@@ -85,6 +87,14 @@ pub(super) fn resource_name(gateway: &str, class: &str) -> String {
     cut(&plain, &wanted, LONGEST_NAME)
 }
 
+/// Name of a Gateway's Service: the first has the name of everything else.
+pub(super) fn service_name(name: &str, number: usize) -> String {
+    if number == 0 {
+        return name.to_owned();
+    }
+    format!("{name}-{}", number + 1)
+}
+
 /// The text itself as a label's value, or its beginning and a hash.
 fn label_value(text: &str) -> String {
     if text.len() <= LONGEST_LABEL {
@@ -131,8 +141,26 @@ impl Provisioned<'_> {
                 "Deployment",
                 json!({"spec": self.deployment()}),
             ),
-            self.manifest("", "v1", "Service", json!({"spec": self.service()})),
         ]
+        .into_iter()
+        .chain(self.services())
+        .collect()
+    }
+
+    /// One Service for each address that is asked for, since a Service gets one; else one.
+    fn services(&self) -> Vec<Manifest> {
+        let addresses = self.static_addresses();
+        let mut addresses: Vec<_> = addresses.iter().map(|one| Some(one.as_str())).collect();
+        if addresses.is_empty() || !self.is_balanced() {
+            addresses = vec![None];
+        }
+        let numbered = addresses.into_iter().take(MOST_ADDRESSES).enumerate();
+        let services = numbered.map(|(number, address)| {
+            let spec = json!({"spec": self.service(address)});
+            let name = service_name(&self.name(), number);
+            self.named_manifest(name, ("", "v1", "Service"), spec)
+        });
+        services.collect()
     }
 
     fn manifest(
@@ -140,6 +168,15 @@ impl Provisioned<'_> {
         group: &'static str,
         version: &str,
         kind: &'static str,
+        body: Value,
+    ) -> Manifest {
+        self.named_manifest(self.name(), (group, version, kind), body)
+    }
+
+    fn named_manifest(
+        &self,
+        name: String,
+        (group, version, kind): (&'static str, &str, &'static str),
         body: Value,
     ) -> Manifest {
         let api_version = if group.is_empty() {
@@ -151,7 +188,7 @@ impl Provisioned<'_> {
             "apiVersion": api_version,
             "kind": kind,
             "metadata": {
-                "name": self.name(),
+                "name": name,
                 "namespace": &*self.plan.name.namespace,
                 "labels": self.labels(),
                 "annotations": self.annotations(kind),
@@ -247,9 +284,16 @@ impl Provisioned<'_> {
         standing.unwrap_or(u64::from(asked))
     }
 
-    fn service(&self) -> Value {
+    fn service_type(&self) -> &str {
         let service_type = self.plan.parameters.service_type.as_ref();
-        let service_type = service_type.map_or("LoadBalancer", |one| one.as_str());
+        service_type.map_or("LoadBalancer", |one| one.as_str())
+    }
+
+    fn is_balanced(&self) -> bool {
+        self.service_type() == "LoadBalancer"
+    }
+
+    fn service(&self, address: Option<&str>) -> Value {
         let ports = self.plan.ports.iter().map(|port| {
             let protocol = if port.is_udp { "UDP" } else { "TCP" };
             json!({
@@ -260,15 +304,12 @@ impl Provisioned<'_> {
             })
         });
         let mut spec = json!({
-            "type": service_type,
+            "type": self.service_type(),
             "selector": self.selector(),
             "ports": ports.collect::<Vec<_>>(),
         });
-        if let (true, Some(address)) = (
-            service_type == "LoadBalancer",
-            self.static_addresses().first(),
-        ) {
-            spec["loadBalancerIP"] = address.as_str().into();
+        if let Some(address) = address {
+            spec["loadBalancerIP"] = address.into();
         }
         spec
     }

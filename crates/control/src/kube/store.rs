@@ -29,6 +29,18 @@ pub(super) struct Stored {
     pub(super) spec: Value,
 }
 
+impl Stored {
+    /// Hash of what it is for, without the number of replicas: to tell whether somebody changed it.
+    pub(super) fn essence(&self) -> u64 {
+        let Value::Object(spec) = &self.spec else {
+            return self.content.hash;
+        };
+        let mut spec = spec.clone();
+        spec.remove("replicas");
+        Content::new(Value::Object(spec).to_string().into_bytes()).hash
+    }
+}
+
 /// An object as proxies get it.
 #[derive(Debug, Clone)]
 pub struct Content {

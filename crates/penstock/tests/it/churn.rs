@@ -3,8 +3,9 @@
 //! on.
 
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
-use crate::crowd::{CROWD, Draws, Says, is_full, sent, server, size};
+use crate::crowd::{CROWD, Draws, Says, sent, server};
 use crate::gateway::{Answer, connect, free_address, get, read_answer, request, wait_until};
+use crate::measures::{measured, promised};
 use crate::scripted::echo;
 use crate::servers::{CHAT, chat, json};
 use std::io::{BufReader, Write};
@@ -34,10 +35,8 @@ fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {
 #[test]
 fn reloads_under_load_fail_no_request_and_cut_no_stream() {
     // A reload each second in full; shortened, ten a second.
-    let (every, reloads) = match is_full() {
-        true => (Duration::from_secs(1), 60),
-        false => (Duration::from_millis(100), 25),
-    };
+    let every = Duration::from_millis(promised(100, 1_000) as u64);
+    let reloads = promised(25, 60);
     let members: [SocketAddr; 4] =
         std::array::from_fn(|_| server(Says::Events(5, Duration::from_millis(2))));
     let more = free_address().port();
@@ -101,7 +100,8 @@ fn reloads_under_load_fail_no_request_and_cut_no_stream() {
     assert_eq!(whole, 20, "streams that were open all the while");
     let answered = answered.into_inner();
     assert!(answered > reloads * 4, "{answered}");
-    println!("measured: {reloads} reloads, {answered} requests, none failed, 20 streams whole");
+    measured("churn.reloads", reloads as f64);
+    measured("churn.requests_none_failed", answered as f64);
 }
 
 fn metric(gateway: &Configured, name: &str) -> f64 {
@@ -266,7 +266,7 @@ fn mutated(draws: &mut Draws, text: &str) -> String {
 
 #[test]
 fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
-    let edits = size(5_000, 150);
+    let edits = promised(150, 5_000);
     let rules = "rules: [{backendRefs: [{name: web, port: 80}]}]";
     let good = [
         GATEWAY.to_owned(),
@@ -329,7 +329,8 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
         refused > edits / 4 && applied > edits / 20,
         "{refused} {applied}"
     );
-    println!("measured: {edits} broken edits, {refused} refused with a place, {applied} applied");
+    measured("churn.edits_refused_with_a_place", refused as f64);
+    measured("churn.edits_applied", applied as f64);
     let version = json(&get(gateway.admin, "/version").unwrap().body);
     assert!(version["configuration"].as_u64().unwrap() > applied as u64);
 }

@@ -12,16 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
-/// Whether drills run in their full size (`just promises`), or shortened.
-pub(crate) fn is_full() -> bool {
-    std::env::var_os("PENSTOCK_PROMISES").is_some()
-}
-
-/// The size of a drill: full, or shortened.
-pub(crate) fn size(full: usize, short: usize) -> usize {
-    if is_full() { full } else { short }
-}
-
 /// A fixed order of pseudo-random numbers (SplitMix64).
 pub(crate) struct Draws(pub(crate) u64);
 

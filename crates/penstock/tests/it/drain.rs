@@ -1,13 +1,15 @@
 //! The end of the process: nothing new is taken, what is under way ends as it began, and the log
 //! has every line.
 
-use crate::crowd::{CROWD, Says, sent, server, size};
-use crate::gateway::{Gateway, connect, read_answer, request, wait_until};
+use crate::crowd::{CROWD, Says, sent, server};
+use crate::gateway::{Gateway, connect, free_address, penstock, read_answer, request, wait_until};
+use crate::measures::{measured, promised};
 use crate::over2::Http2;
 use crate::servers::{CHAT, Server, chat};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
@@ -37,12 +39,12 @@ async fn whole(mut stream: tokio::net::TcpStream) -> Option<Vec<u8>> {
 
 #[test]
 fn five_hundred_streams_end_before_the_process_does() {
-    let streams = size(500, 300);
+    let streams = promised(300, 500);
     let over_h2 = 20;
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.jsonl");
     let server = server(Says::Events(
-        size(100, 30) as u32,
+        promised(30, 100) as u32,
         Duration::from_millis(50),
     ));
     let mut gateway = logged(server, &log, &[]);
@@ -75,11 +77,8 @@ fn five_hundred_streams_end_before_the_process_does() {
     }
     client.end().unwrap();
     assert_eq!(gateway.ended(), Some(0));
-    println!(
-        "measured: {} streams ended whole, the process {:.1} s after SIGTERM",
-        streams + over_h2,
-        told.elapsed().as_secs_f32()
-    );
+    measured("drain.streams_whole", (streams + over_h2) as f64);
+    measured("drain.seconds_to_the_end", told.elapsed().as_secs_f64());
     assert_eq!(lines(&log), streams + over_h2, "every line is in the log");
 }
 
@@ -102,6 +101,62 @@ fn patience_is_bounded_and_the_log_has_what_ended() {
     assert_eq!(gateway.ended(), Some(1));
     assert_eq!(CROWD.block_on(whole(endless)), None);
     assert_eq!(lines(&log), 1, "what ended before has its line");
+}
+
+#[test]
+fn lines_that_their_reader_has_not_taken_are_waited_for() {
+    let (address, admin) = (free_address(), free_address());
+    let listen = [address.to_string(), admin.to_string()];
+    let endpoint = format!("http://{}", server(Says::Little));
+    let mut command = penstock(&["run", "--endpoint", &endpoint, "--workers", "1"]);
+    command.args(["--listen", &listen[0], "--admin", &listen[1]]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut gateway = Gateway::started(&mut command, address, admin);
+    // More than a pipe holds.
+    let requests = 800;
+    let mut kept = BufReader::new(connect(address));
+    for _ in 0..requests {
+        let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+        kept.get_mut().write_all(models).unwrap();
+        assert_eq!(read_answer(&mut kept).unwrap().status, 200);
+    }
+    gateway.signal("-TERM");
+    wait_until(|| TcpStream::connect(address).is_err());
+    let mut log = String::new();
+    let mut pipe = gateway.process.0.stdout.take().unwrap();
+    pipe.read_to_string(&mut log).unwrap();
+    let lines = log
+        .lines()
+        .filter(|line| line.starts_with("{\"ts\""))
+        .count();
+    assert_eq!(lines, requests);
+    assert_eq!(gateway.ended(), Some(0));
+}
+
+#[test]
+fn the_log_has_what_ended_just_before_a_second_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.jsonl");
+    let events = server(Says::Events(100_000, Duration::from_millis(10)));
+    let mut gateway = logged(events, &log, &[]);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let _endless = CROWD.block_on(sent(gateway.address, &asked)).unwrap();
+    wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
+    let mut kept = BufReader::new(connect(gateway.address));
+    for _ in 0..3 {
+        let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
+        kept.get_mut().write_all(models).unwrap();
+        assert_eq!(read_answer(&mut kept).unwrap().status, 200);
+    }
+    gateway.signal("-TERM");
+    gateway.signal("-TERM");
+    // The two may count as one; then patience is tried once more.
+    while gateway.process.0.try_wait().unwrap().is_none() {
+        gateway.signal("-TERM");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(gateway.ended(), Some(1));
+    assert_eq!(lines(&log), 3);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! A failure that may be tried elsewhere is seen by nobody; one that may not is seen by five clients
 //! at most, and the cured server is used again within two seconds. That all servers are bad is in
-//! `retries.rs`, and so is a hang without any limit for a try.
+//! `retries.rs`.
 
 use crate::configured::{GATEWAY, pool, route, to_pool};
 use crate::gateway::{Gateway, read_answer, wait_until};
@@ -140,6 +140,11 @@ fn impatient(servers: &[Server; 2]) -> Gateway {
 #[test]
 fn a_server_that_hangs_is_seen_by_nobody_where_a_try_has_a_limit() {
     holds("hang", &drill(impatient, |bad| bad.fault("hang")), 0);
+}
+
+#[test]
+fn a_server_that_hangs_is_seen_by_few_without_any_limit() {
+    holds("silence", &drill(over, |bad| bad.fault("hang")), 5);
 }
 
 #[test]

@@ -48,8 +48,10 @@ pub(crate) fn free_address() -> SocketAddr {
     }
 }
 
+/// The binary of this build, or the one that `PENSTOCK_BINARY` names.
 pub(crate) fn penstock(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    let binary = std::env::var_os("PENSTOCK_BINARY");
+    let mut command = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_penstock").into()));
     command.args(args).stdin(Stdio::null());
     command
 }

@@ -1,8 +1,9 @@
 //! Memory has a ceiling that is kept, whatever clients do: what does not fit is refused with 503
 //! `memory`, who is served stays served, and afterwards nothing is held.
 
-use crate::crowd::{CROWD, Says, sent, server, size, verdict};
+use crate::crowd::{CROWD, Says, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
+use crate::measures::{measured, promised};
 use crate::servers::{CHAT, chat};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -25,12 +26,10 @@ fn stayed_below(gateway: &Gateway, drill: &str) {
     let memory = gateway.memory();
     let (limit, most) = (&memory["limit"], &memory["resident_most"]);
     let (limit, most) = (limit.as_u64().unwrap(), most.as_u64().unwrap());
-    println!(
-        "measured: {drill}: at most {} MiB resident of {} MiB, {} refusals",
-        most / MIB,
-        limit / MIB,
-        memory["refusals"]
-    );
+    measured(&format!("memory.{drill}.resident_mib"), (most / MIB) as f64);
+    measured(&format!("memory.{drill}.limit_mib"), (limit / MIB) as f64);
+    let refusals = memory["refusals"].as_f64().unwrap();
+    measured(&format!("memory.{drill}.refusals"), refusals);
     assert!(most < limit, "{memory:#}");
 }
 
@@ -57,8 +56,8 @@ fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream>
 
 #[test]
 fn clients_that_never_read_are_bounded() {
-    let clients = size(2_000, 700);
-    let gateway = limited(server(Says::Endless), size(96, 64) as u64);
+    let clients = promised(700, 2_000);
+    let gateway = limited(server(Says::Endless), promised(64, 96) as u64);
     let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
     let streams = until_refused(&gateway, &asked, clients);
     assert!(gateway.holds("unsent_answers") > 10 * MIB);
@@ -78,14 +77,15 @@ fn clients_that_never_read_are_bounded() {
         }
     });
     assert!(served > 100 && refused > 0, "{served} {refused}");
-    stayed_below(&gateway, &format!("{clients} clients that never read"));
+    measured("memory.never_read.clients", (served + refused) as f64);
+    stayed_below(&gateway, "never_read");
     holds_nothing(&gateway);
     assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
 }
 
 #[test]
 fn large_bodies_at_once_are_bounded() {
-    let (clients, limit) = (size(200, 16), size(512, 160) as u64);
+    let (clients, limit) = (promised(16, 200), promised(160, 512) as u64);
     let gateway = limited(server(Says::Little), limit);
     let body = chat("llama", &"many words ".repeat((30 << 20) / 11), 1, false);
     let asked = request(CHAT, &body, &[]);
@@ -118,11 +118,8 @@ fn large_bodies_at_once_are_bounded() {
             other => assert!(!sent && other.is_none(), "{other:?}"),
         }
     }
-    println!(
-        "measured: of {clients} bodies of 30 MB, {} were served",
-        count(200)
-    );
-    stayed_below(&gateway, &format!("{clients} bodies of 30 MB"));
+    measured("memory.bodies.served", count(200) as f64);
+    stayed_below(&gateway, "bodies");
     holds_nothing(&gateway);
     // What was refused was not wrong: alone, it is served.
     let mut stream = connect(gateway.address);
@@ -135,10 +132,11 @@ fn large_bodies_at_once_are_bounded() {
 
 #[test]
 fn names_keys_and_prompts_without_end_are_bounded() {
-    let requests = size(1_000_000, 6_000);
+    let requests = promised(6_000, 1_000_000);
     let gateway = limited(server(Says::Little), 64);
     let series = || {
         let page = get(gateway.admin, "/metrics").unwrap().body;
+        assert!(!page.contains("model-"), "a client's word is a label");
         page.lines().filter(|line| !line.starts_with('#')).count()
     };
     let clients = 4;
@@ -173,7 +171,8 @@ fn names_keys_and_prompts_without_end_are_bounded() {
     }
     assert!(gateway.holds("decisions") < 3 * MIB);
     assert!(gateway.holds("metric_series") < MIB);
-    stayed_below(&gateway, &format!("{requests} names, keys and prompts"));
+    measured("memory.names.requests", requests as f64);
+    stayed_below(&gateway, "names");
     assert_eq!(gateway.memory()["refusals"], 0);
     holds_nothing(&gateway);
 }

@@ -3,6 +3,7 @@
 
 use crate::crowd::{CROWD, Draws, Says, sent, server, sip};
 use crate::gateway::{Gateway, request, wait_until};
+use crate::measures::measured;
 use crate::servers::{CHAT, chat};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,13 +114,12 @@ fn memory_does_not_grow_and_nothing_is_left_behind() {
     let (before, last) = rest.split_at(rest.len() / 2);
     let (before, last) = (mean(before), mean(last));
     let growth = (last - before) / before * 100.0;
-    println!(
-        "measured: {} acts and {reloads} reloads in {} s: {:.1} MiB, then {:.1} MiB ({growth:+.2} %)",
-        acts.load(Relaxed),
-        time.as_secs(),
-        before / 1024.0,
-        last / 1024.0
-    );
+    measured("soak.seconds", time.as_secs_f64());
+    measured("soak.acts", acts.load(Relaxed) as f64);
+    measured("soak.reloads", reloads as f64);
+    measured("soak.mib_before", before / 1024.0);
+    measured("soak.mib_last", last / 1024.0);
+    measured("soak.growth_percent", growth);
     assert!(growth <= most_percent, "{growth:.2} %");
     gateway.is_quiet();
     for holder in ["request_bodies", "unsent_answers", "read_ahead", "queues"] {

@@ -4,9 +4,12 @@
 use crate::certificates::{Authority, Certificate, Tls, get, handshake, is, shown};
 use crate::configured::{Configured, route, service};
 use crate::gateway::{free_address, wait_until};
+use crate::measures::measured;
 use crate::over2::{Http2, soon};
 use crate::scripted;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
 /// A Gateway with HTTPS listeners (name, hostname, Secrets) and a route to an echo server.
@@ -220,6 +223,39 @@ fn handshakes_that_stall_stop_nobody() {
         line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
     };
     wait_until(|| open().is_some_and(|open| open <= 1.0));
+}
+
+#[test]
+fn a_flood_of_handshakes_stops_no_stream() {
+    let authority = Authority::new();
+    let good = authority.sign(&["a.example"]);
+    let text = manifests(&[("a", "a.example", "a")], "") + &good.secret("a");
+    let gateway = Configured::start(&text);
+    let connector = authority.client("http/1.1", None);
+    let mut established = opened(&connector, gateway.address, "a.example");
+    let (over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut slowest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    opened(&connector, gateway.address, "a.example");
+                    made.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        wait_until(|| made.load(Relaxed) > 20);
+        for _ in 0..100 {
+            let asked = Instant::now();
+            let answer = soon(get(&mut established, "a.example", "/")).unwrap();
+            assert_eq!(answer.status, 200);
+            slowest = slowest.max(asked.elapsed());
+        }
+        over.store(true, Relaxed);
+    });
+    measured("tls_flood_handshakes", made.load(Relaxed) as f64);
+    measured("tls_flood_slowest_ms", slowest.as_secs_f64() * 1e3);
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
 #[test]

@@ -5,10 +5,13 @@
 //! reach the server: that is what smuggling is.
 
 mod cases;
+mod streams;
 
 use self::cases::Fate::{self, Answered, Ends, Passes, Refused};
 use self::cases::{CHUNKS, Case, FRAMING, HEADS};
+use self::streams::STREAMS;
 use crate::gateway::{Answer, Gateway, connect, read_answer};
+use crate::over2::{block, frame, raw, read_frame};
 use crate::servers::json;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -233,6 +236,53 @@ fn a_head_has_one_meaning_or_none() {
 #[test]
 fn chunks_have_one_meaning_or_none() {
     table(CHUNKS);
+}
+
+/// Sends one request of HTTP/2 and waits for its end, whatever that is.
+fn streamed(address: SocketAddr, fields: &[(&str, &str)], body: &[u8]) {
+    let mut stream = raw(address);
+    let ends = u8::from(body.is_empty());
+    let mut bytes = frame(1, 4 | ends, 1, &block(fields));
+    if !body.is_empty() {
+        bytes.extend(frame(0, 1, 1, body));
+    }
+    stream.write_all(&bytes).unwrap();
+    while let Some((kind, flags, id, _)) = read_frame(&mut stream) {
+        // The end of the answer, a reset, or the end of the connection.
+        if id == 1 && (kind == 3 || kind <= 1 && flags & 1 == 1) || kind == 7 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_request_over_http2_has_one_meaning_or_none() {
+    let server = Recorder::start();
+    let gateway = Gateway::before(&[server.address]);
+    let mut wrong = Vec::new();
+    for (name, fields, body, passes) in STREAMS {
+        streamed(gateway.address, fields, body);
+        let seen = server.take();
+        let steers = |one: &Seen| {
+            let names = WITHHELD.split_terminator("\r\n");
+            let mut names = names.map(|line| line.split(':').next().unwrap());
+            names.any(|name| one.values(name).count() > 0)
+        };
+        let is_right = match &seen[..] {
+            [] => !passes,
+            [one] => {
+                *passes && one.body == *body && one.target() == "/x" && !steers(one) && {
+                    one.doubt().is_none()
+                }
+            }
+            _ => false,
+        };
+        if !is_right {
+            wrong.push(format!("{name}: {seen:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    gateway.is_quiet();
 }
 
 #[test]

@@ -100,6 +100,26 @@ impl Pool {
         }
     }
 
+    /// Whether a request that was sent to `endpoint` at `dispatched` waits there in vain: the endpoint
+    /// is ejected and silent since, for longer than any prompt explains, and others are not ejected.
+    pub fn is_in_vain(&mut self, now: Micros, endpoint: EndpointId, dispatched: Micros) -> bool {
+        self.tell(now);
+        self.eject_silent();
+        let Some(load) = self
+            .member_slot(endpoint)
+            .and_then(|at| self.loads.get(at as usize))
+        else {
+            return false;
+        };
+        let seconds = load.prefill_seconds();
+        load.health.is_ejected()
+            && load.silence.was_overdue(dispatched, self.now, seconds)
+            && self
+                .loads
+                .iter()
+                .any(|other| other.presence == Presence::Member && !other.health.is_ejected())
+    }
+
     /// Ejects who has been silent for too long; looks only when somebody may have been.
     fn eject_silent(&mut self) {
         if self.now < self.silent_at {

@@ -194,9 +194,13 @@ impl Pool {
 
 /// An answer is a sign of life; a client that gave up after a long silence has seen a hang.
 fn with_silence(booking: &Booking, result: Finished, load: &mut Load, now: Micros) -> Finished {
-    if result != Finished::Cancelled {
-        load.silence.heard(now);
-        return result;
+    match result {
+        Finished::Cancelled => {}
+        Finished::Failed(FailureKind::Hang) => return result,
+        _ => {
+            load.silence.heard(now);
+            return result;
+        }
     }
     let waited = booking.streams && booking.first_token.is_none();
     let (sent, prefill_seconds) = (booking.dispatched, load.prefill_seconds());

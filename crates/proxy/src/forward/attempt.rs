@@ -71,12 +71,14 @@ pub(super) async fn attempt(
     }
 }
 
-fn head_deadline<'a>(sending: &Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
+fn head_deadline<'a>(sending: &'a Sending<'_>, endpoint: &'a Endpoint) -> HeadDeadline<'a> {
     let now = clock::coarse();
     let mut deadline = HeadDeadline {
         due: now + sending.limits.response_head,
         cause: Cause::HeadLate,
         endpoint,
+        pool: sending.pool,
+        granted: &sending.granted,
         request_due: sending.due,
     };
     if let Some(within) = sending.timeouts.backend_request

@@ -4,6 +4,8 @@
 //! The connection owns no buffer while it waits. Requests are read into the worker's read buffer;
 //! `carry` holds an incomplete head or pipelined bytes, `unsent` what a slow client has not taken.
 
+mod ending;
+
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Growing, Held, HeldBuffer};
@@ -20,11 +22,9 @@ use http1::{BodyReader, Framing, Parsed};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWrite;
 
 /// Bodies up to this size are copied out of the read buffer; larger ones take the buffer over.
 const COPY_BYTES: usize = 8 << 10;
@@ -97,7 +97,7 @@ pub(crate) async fn serve_connection(
                 if let Client::H1(connection) = &mut client {
                     connection.linger(&shared.limits).await;
                 }
-                break;
+                return None;
             }
         }
         is_first = false;
@@ -116,7 +116,7 @@ impl Connection {
     async fn next_request(&mut self, x: &mut Exchange, limits: &Limits) -> Result<Next, Failure> {
         if self.carry.is_empty() {
             self.deadline.set(clock::coarse() + limits.keep_alive);
-            let Some((scratch, count)) = self.read_first().await else {
+            let Some((scratch, count)) = self.read_first(limits).await else {
                 return Ok(Next::Closed);
             };
             x.timings.started = clock::now();
@@ -161,13 +161,18 @@ impl Connection {
     }
 
     /// The first read of a request. `None`: the client closed, failed, was idle too long, or the
-    /// listener drains.
-    async fn read_first(&mut self) -> Option<(Scratch, usize)> {
+    /// listener drains. A client that was not told yet that this is the end may be sending its next
+    /// request: closing at once would lose it, so a draining connection waits for a last one.
+    async fn read_first(&mut self, limits: &Limits) -> Option<(Scratch, usize)> {
+        let mut parting = false;
         let read = poll_fn(|cx| {
             if let Poll::Ready(read) = self.stream.poll_scratch(cx) {
                 return Poll::Ready(read.ok());
             }
-            if self.deadline.poll_passed(cx) || self.draining.get() {
+            if self.draining.get() && !std::mem::replace(&mut parting, true) {
+                self.deadline.set(clock::now() + limits.parting);
+            }
+            if self.deadline.poll_passed(cx) {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -424,45 +429,6 @@ impl Connection {
     fn is_preface(&self) -> bool {
         let seen = self.carry.len().min(super::h2::PREFACE.len());
         seen > 0 && self.carry.get(..seen) == super::h2::PREFACE.get(..seen)
-    }
-
-    /// Ends our side and reads on for a moment: a client that is still sending would be reset, and
-    /// not see its answer, if what it sends met a closed socket.
-    async fn linger(&mut self, limits: &Limits) {
-        if self.gone {
-            return;
-        }
-        self.carry = Vec::new();
-        self.ahead.release();
-        self.deadline.set(clock::now() + limits.farewell);
-        let mut said = false;
-        poll_fn(|cx| {
-            said = said || Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
-            loop {
-                match self.stream.poll_scratch(cx) {
-                    Poll::Ready(Ok((_, count))) if count > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending if self.deadline.poll_passed(cx) => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await;
-        self.gone = true;
-    }
-
-    /// Says farewell where TLS asks for it.
-    async fn close(&mut self, limits: &Limits) {
-        if self.gone || !self.stream.is_tls() {
-            return;
-        }
-        self.deadline.set(clock::now() + limits.farewell);
-        poll_fn(|cx| match Pin::new(&mut self.stream).poll_shutdown(cx) {
-            Poll::Pending if !self.deadline.poll_passed(cx) => Poll::Pending,
-            // Whether the client heard it changes nothing.
-            _ => Poll::Ready(()),
-        })
-        .await;
     }
 }
 

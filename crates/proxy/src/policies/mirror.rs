@@ -1,12 +1,13 @@
 //! RequestMirror: copies of requests go to other backends, whose answers nobody reads.
 //!
 //! A copy never delays or fails the request it is made of. What copies may hold and how many of
-//! them may be under way is bounded per worker; beyond that they are dropped and counted.
+//! them may be under way is bounded per worker, and by the account of memory; beyond that they are dropped and counted.
 
 use super::Place;
 use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::live::Shared;
+use crate::memory::{Charge, Use};
 use crate::pool::lease::Lease;
 use crate::pool::{Endpoint, Pool, Step};
 use crate::upstream::Upstream;
@@ -34,6 +35,7 @@ struct Duplicate {
     body: Vec<u8>,
     is_head: bool,
     local: Rc<Local>,
+    _charge: Charge,
 }
 
 impl Duplicate {
@@ -71,6 +73,8 @@ fn start(pool: &Arc<Pool>, x: &Exchange, place: Place<'_>) -> Option<()> {
     if local.mirrors.len() >= MOST_COPIES || local.mirrored.get() + body.len() > MOST_BYTES {
         return None;
     }
+    let mut charge = Charge::none(Use::Bodies);
+    charge.admit(body.len()).ok()?;
     let Step::Go(lease, decision) = pool.arrive(&ask(x)) else {
         return None;
     };
@@ -86,6 +90,7 @@ fn start(pool: &Arc<Pool>, x: &Exchange, place: Place<'_>) -> Option<()> {
         body: body.to_vec(),
         is_head: x.head.method() == "HEAD",
         local,
+        _charge: charge,
     };
     let held = &place.local.mirrored;
     held.set(held.get() + duplicate.bytes());

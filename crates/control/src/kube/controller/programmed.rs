@@ -3,7 +3,7 @@
 //! What the status says of the generation already stays while no proxy says otherwise, so a controller
 //! that starts anew, or loses its proxies for a moment, takes nothing back.
 
-use super::super::manifests::resource_name;
+use super::super::manifests::{MOST_ADDRESSES, resource_name, service_name};
 use super::super::resources::position;
 use super::super::store::Stored;
 use super::{Controller, texts};
@@ -43,25 +43,27 @@ impl Controller {
         let class = gateway.spec["gatewayClassName"]
             .as_str()
             .unwrap_or_default();
-        let service = ObjectName::new(&name.namespace, &resource_name(&name.name, class));
+        let first = resource_name(&name.name, class);
         let index = position("", "Service").unwrap_or(usize::MAX);
-        let Some(service) = self.store.get(index, &service) else {
-            return Vec::new();
-        };
-        let ingress = &service.status["loadBalancer"]["ingress"];
         let mut values: Vec<(&str, &str)> = Vec::new();
-        if service.spec["type"] == "LoadBalancer" {
-            values.extend(texts(ingress, "ip").into_iter().map(|ip| ("IPAddress", ip)));
-            values.extend(
-                texts(ingress, "hostname")
-                    .into_iter()
-                    .map(|name| ("Hostname", name)),
-            );
-        } else if let Some(ip) = service.spec["clusterIP"].as_str()
-            && ip.parse::<IpAddr>().is_ok()
-        {
-            values.push(("IPAddress", ip));
+        for number in 0..MOST_ADDRESSES {
+            let service = ObjectName::new(&name.namespace, &service_name(&first, number));
+            let Some(service) = self.store.get(index, &service) else {
+                break;
+            };
+            if service.spec["type"] == "LoadBalancer" {
+                let ingress = &service.status["loadBalancer"]["ingress"];
+                let ips = texts(ingress, "ip");
+                values.extend(ips.into_iter().map(|ip| ("IPAddress", ip)));
+                let names = texts(ingress, "hostname");
+                values.extend(names.into_iter().map(|name| ("Hostname", name)));
+            } else if let Some(ip) = service.spec["clusterIP"].as_str()
+                && ip.parse::<IpAddr>().is_ok()
+            {
+                values.push(("IPAddress", ip));
+            }
         }
+        values.truncate(MOST_ADDRESSES);
         let values = values.into_iter();
         values
             .map(|(kind, value)| json!({"type": kind, "value": value}))
