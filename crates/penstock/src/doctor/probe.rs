@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What one request showed.
 #[derive(Debug, Serialize)]
