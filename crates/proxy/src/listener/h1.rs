@@ -201,7 +201,7 @@ impl Connection {
             match self.read_more().await {
                 Ok(0) => return Ok(None),
                 Ok(_) => {
-                    let room = self.charge_ahead();
+                    let room = self.ahead.keep(self.carry.capacity());
                     room.map_err(|Full| ACCOUNT.refuse(Phase::Request))?;
                     let new = self.carry.get(before..).unwrap_or_default();
                     look = memchr::memchr(b'\n', new).is_some()
@@ -321,11 +321,6 @@ impl Connection {
         .await
     }
 
-    /// Charges what was read ahead.
-    fn charge_ahead(&mut self) -> Result<(), Full> {
-        self.ahead.keep(self.carry.capacity())
-    }
-
     /// Ready when the client has gone. Bytes that arrive meanwhile are kept for the next request,
     /// up to `most`; a half-closed connection counts as gone.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
@@ -334,7 +329,7 @@ impl Connection {
                 Ok((scratch, count)) if count > 0 => {
                     self.carry
                         .extend_from_slice(scratch.get(..count).unwrap_or_default());
-                    if self.charge_ahead().is_err() {
+                    if self.ahead.keep(self.carry.capacity()).is_err() {
                         self.gone = true;
                         return Poll::Ready(());
                     }
