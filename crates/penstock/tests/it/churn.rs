@@ -32,6 +32,14 @@ fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {
     count
 }
 
+/// Whether the stream that is asked for ends with its end mark.
+async fn is_whole(address: SocketAddr, asked: &str) -> bool {
+    let mut stream = sent(address, asked).await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"0\r\n\r\n") && stream.read_buf(&mut text).await.unwrap() > 0 {}
+    String::from_utf8(text).unwrap().contains("data: [DONE]")
+}
+
 #[test]
 fn reloads_under_load_fail_no_request_and_cut_no_stream() {
     // A reload each second in full; shortened, ten a second.
@@ -63,14 +71,7 @@ fn reloads_under_load_fail_no_request_and_cut_no_stream() {
     let long: Vec<_> = (0..20)
         .map(|_| {
             let (address, asked) = (gateway.address, asked.clone());
-            CROWD.spawn(async move {
-                let mut stream = sent(address, &asked).await.unwrap();
-                let mut text = Vec::new();
-                while !text.ends_with(b"0\r\n\r\n") && stream.read_buf(&mut text).await.unwrap() > 0
-                {
-                }
-                String::from_utf8(text).unwrap().contains("data: [DONE]")
-            })
+            CROWD.spawn(async move { is_whole(address, &asked).await })
         })
         .collect();
     wait_until(|| metric(&gateway, "penstock_connections_open") >= 20.0);
@@ -264,6 +265,25 @@ fn mutated(draws: &mut Draws, text: &str) -> String {
     lines.join("\n")
 }
 
+/// Whether this edit was applied; else it was refused, with a place.
+fn is_applied(gateway: &Configured, before: u64, text: &str) -> bool {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        let config = gateway.config();
+        if let Some(error) = config["refused"].as_array().unwrap().first() {
+            let in_file = error["file"].as_str().unwrap().ends_with(".yaml");
+            let has_place = error["line"].as_u64() > Some(0);
+            assert!(in_file && has_place, "{error}\n{text}");
+            assert!(!error["message"].as_str().unwrap().is_empty());
+            return false;
+        }
+        if config["version"].as_u64() > Some(before) {
+            return true;
+        }
+    }
+    panic!("neither refused nor applied:\n{text}");
+}
+
 #[test]
 fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
     let edits = promised(150, 5_000);
@@ -298,25 +318,10 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
             );
             let text = mutated(&mut draws, &victim) + &mark;
             gateway.edit_file("victim.yaml", &text);
-            let until = Instant::now() + Duration::from_secs(10);
-            loop {
-                let config = gateway.config();
-                if let Some(error) = config["refused"].as_array().unwrap().first() {
-                    let in_file = error["file"].as_str().unwrap().ends_with(".yaml");
-                    let has_place = error["line"].as_u64() > Some(0);
-                    assert!(in_file && has_place, "{error}\n{text}");
-                    assert!(!error["message"].as_str().unwrap().is_empty());
-                    refused += 1;
-                    break;
-                }
-                if config["version"].as_u64() > Some(before) {
-                    applied += 1;
-                    break;
-                }
-                assert!(
-                    Instant::now() < until,
-                    "neither refused nor applied:\n{text}"
-                );
+            if is_applied(&gateway, before, &text) {
+                applied += 1;
+            } else {
+                refused += 1;
             }
             assert!(gateway.process.0.try_wait().unwrap().is_none(), "{text}");
             // Each edit is told from the one before.

@@ -263,7 +263,8 @@ fn more_calls_than_a_connection_takes_open_another() {
     for begun in begun {
         ends_well(begun.open(), 3);
     }
-    // Per worker; a client's connection has one.
+    // Per worker; a client's connection has one. Four would do; calls that come while one is being
+    // opened may open one more.
     let connections = seen.connections.load(Relaxed);
-    assert!((2..=5).contains(&connections), "{connections}");
+    assert!((2..=8).contains(&connections), "{connections}");
 }
