@@ -268,7 +268,7 @@ fn mutated(draws: &mut Draws, text: &str) -> String {
 /// Whether this edit was applied; else it was refused, with a place.
 fn is_applied(gateway: &Configured, before: u64, text: &str) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
-    while Instant::now() < until {
+    loop {
         let config = gateway.config();
         if let Some(error) = config["refused"].as_array().unwrap().first() {
             let in_file = error["file"].as_str().unwrap().ends_with(".yaml");
@@ -280,8 +280,11 @@ fn is_applied(gateway: &Configured, before: u64, text: &str) -> bool {
         if config["version"].as_u64() > Some(before) {
             return true;
         }
+        assert!(
+            Instant::now() < until,
+            "neither refused nor applied:\n{text}"
+        );
     }
-    panic!("neither refused nor applied:\n{text}");
 }
 
 #[test]
