@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"net/netip"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +23,12 @@ var (
 	firstInPool   = netip.MustParseAddr("10.240.0.10")
 	firstReserved = netip.MustParseAddr("10.240.0.200") // to 10.240.0.254, only for who asks
 )
+
+// errInUse: the address may become free.
+var errInUse = errors.New("belongs to another Service")
+
+// retryInUse is how long a Service waits for an address that another one has.
+const retryInUse = 500 * time.Millisecond
 
 // balancer remembers which Service has which address. An address is given again only after all
 // others: what still leads to a Service that has gone must not lead to its successor.
@@ -46,7 +54,7 @@ func (b *balancer) assign(service types.UID, wanted string) (netip.Addr, error) 
 			return netip.Addr{}, fmt.Errorf("address %q is not in %v", wanted, poolNet)
 		}
 		if owner, ok := taken[address]; ok && owner != service {
-			return netip.Addr{}, fmt.Errorf("address %v belongs to another Service", address)
+			return netip.Addr{}, fmt.Errorf("address %v %w", address, errInUse)
 		}
 		b.held[service] = address
 		return address, nil
@@ -82,6 +90,9 @@ func (a *Agent) syncService(s *corev1.Service) {
 		address, err := a.balancer.assign(s.UID, s.Spec.LoadBalancerIP)
 		if err != nil {
 			log.Printf("Service %s/%s stays without an address: %v", s.Namespace, s.Name, err)
+			if errors.Is(err, errInUse) {
+				time.AfterFunc(retryInUse, func() { a.syncAgain(s.Namespace, s.Name) })
+			}
 		} else {
 			mode := corev1.LoadBalancerIPModeVIP
 			wanted.Ingress = []corev1.LoadBalancerIngress{{IP: address.String(), IPMode: &mode}}
@@ -93,6 +104,15 @@ func (a *Agent) syncService(s *corev1.Service) {
 		return
 	}
 	go a.writeIngress(s, wanted)
+}
+
+// syncAgain looks at a Service once more; one that has gone, or cannot be read any more, is let be.
+func (a *Agent) syncAgain(namespace, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), requestDeadline)
+	defer cancel()
+	if s, err := a.client.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
+		a.syncService(s)
+	}
 }
 
 func sameIngress(a, b []corev1.LoadBalancerIngress) bool {
