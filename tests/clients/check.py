@@ -194,11 +194,11 @@ def main_gateway(processes: Processes, folder: pathlib.Path) -> int:
         for name in pools
     ]
     web = "{name: %s, port: 80%s}"
-    mirror = f"filters: [{{type: RequestMirror, requestMirror: {{backendRef: {web % ('empty-service', '')}}}}}], "
+    extension = "filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Filter, name: none}}], "
     for name, filters, backend in [
         ("weightless", "", web % ("empty-service", ", weight: 0")),
         ("missing", "", web % ("gone", "")),
-        ("filtered", mirror, web % ("empty-service", "")),
+        ("filtered", extension, web % ("empty-service", "")),
         ("empty-service", "", web % ("empty-service", "")),
         ("dead-service", "", web % ("dead-service", "")),
     ]:
