@@ -8,7 +8,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 pins=$here/../real/constraints.txt
 cache=${PENSTOCK_CACHE:-$HOME/.cache/penstock}
 venv=$cache/clients
-wanted=$(sha256sum "$pins" "$here/install.sh" | sha256sum | cut -d' ' -f1)
+wanted=$(cat "$pins" "$here/install.sh" | sha256sum | cut -d' ' -f1)
 
 mkdir -p "$cache"
 exec 9>"$cache/clients.lock"
