@@ -1,10 +1,11 @@
 //! When a failed request goes to another endpoint.
 //!
 //! Without a word of the route only for InferencePools, at most [`MOST_RETRIES`] times, and only
-//! while nothing of the answer went to the client and the request is held. Such a retry that may repeat work at an engine draws on
-//! a budget of a fifth of the pool's requests, so that retries cannot multiply an overload; one
-//! after a failed connect, or after a close before any response byte, is free. A route that sets
-//! retries says itself how many, for which statuses and how far apart (GEP-1731).
+//! while nothing of the answer went to the client and the request is held. Such a retry that may
+//! repeat work at an engine draws on a budget of a fifth of the pool's requests, so that retries
+//! cannot multiply an overload; one after a failed connect, or after a close before any response
+//! byte, is free. A route that sets retries says itself how many, for which statuses and how far
+//! apart (GEP-1731).
 
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Retry};
