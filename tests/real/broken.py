@@ -15,7 +15,7 @@ import threading
 import time
 
 from chat import Answer, chat, chat_body
-from servers import Failed, wait_until
+from servers import PATIENCE_S, Failed, wait_until
 
 RESTART_SECONDS = 300
 # Lengths vary and every thread takes turns between streamed and plain, so that neither kind settles on one
@@ -57,7 +57,8 @@ class Load:
 
     def stop(self):
         self.stopping.set()
-        ends_at = time.monotonic() + 60
+        # Longer than any of them waits for a byte.
+        ends_at = time.monotonic() + PATIENCE_S + 30
         for thread in self.threads:
             thread.join(max(0.0, ends_at - time.monotonic()))
         if any(thread.is_alive() for thread in self.threads):
@@ -85,11 +86,11 @@ def break_under_load(run, replica, break_it, plain_too=True):
     run.wait_until_idle()
     load = Load(run.gateway.address, 10, plain_too)
     try:
-        wait_until(lambda: len(load.answers) >= 20, 60, "a load of chats")
-        wait_until(lambda: load.streams_in_the_middle(replica) >= 2, 60, "two streams from the replica")
+        wait_until(lambda: len(load.answers) >= 20, PATIENCE_S, "a load of chats")
+        wait_until(lambda: load.streams_in_the_middle(replica) >= 2, PATIENCE_S, "two streams from the replica")
         broken_at = time.monotonic()
         break_it(replica)
-        wait_until(lambda: len(load.answers) >= 50 and time.monotonic() > broken_at + 6, 60, "a load that goes on")
+        wait_until(lambda: len(load.answers) >= 50 and time.monotonic() > broken_at + 6, PATIENCE_S, "a load that goes on")
     finally:
         load.stop()
     return judge(load.answers, broken_at, cuts_wanted=1)
@@ -103,7 +104,7 @@ def restart(run, replica, *options):
     load = Load(run.gateway.address, 8, True)
     try:
         _, served_s = wait_until(
-            lambda: replica.count("request_success_total") >= 5, 90, f"replica {replica.number} used again"
+            lambda: replica.count("request_success_total") >= 5, PATIENCE_S, f"replica {replica.number} used again"
         )
     finally:
         load.stop()

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from servers import Failed
+from servers import PATIENCE_S, Failed
 
 
 @dataclass
@@ -62,7 +62,7 @@ def chat_body(text, max_tokens, stream, model="tiny"):
     }
 
 
-def chat(address, body, answer=None, timeout_s=60):
+def chat(address, body, answer=None, timeout_s=PATIENCE_S):
     """Sends one chat request on a connection of its own; never raises for what the other side does.
 
     A caller that wants to watch the answer come passes its own.

@@ -15,8 +15,9 @@ import urllib.error
 import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# A replica that compiles after its first requests answers nothing meanwhile.
-METRICS_DEADLINE_S = 60
+# A replica that compiles after its first requests answers nothing meanwhile, on a busy machine for a minute.
+# Whatever waits for a replica waits this long; what is promised is checked by counters, not by this clock.
+PATIENCE_S = 150
 SAMPLE = re.compile(r"^(vllm:\w+)(?:\{.*\})? (\S+)$")
 
 
@@ -77,8 +78,8 @@ class Process:
     def kill(self):
         """The whole group at once, as a machine that fails would; returns when none of it is left."""
         self.signal_group(signal.SIGKILL)
-        self.child.wait(timeout=30)
-        wait_until(self.is_gone, 30, f"the end of {self.name}'s processes")
+        self.child.wait(timeout=60)
+        wait_until(self.is_gone, 60, f"the end of {self.name}'s processes")
 
     def is_gone(self):
         try:
@@ -87,7 +88,7 @@ class Process:
         except ProcessLookupError:
             return True
 
-    def end(self, grace_s=15):
+    def end(self, grace_s=30):
         """Returns whether the process ended by itself when asked to."""
         if self.is_alive():
             self.child.send_signal(signal.SIGTERM)
@@ -103,7 +104,7 @@ class Process:
         def is_up():
             if not self.is_alive():
                 raise Failed(f"{self.name} ended with {self.child.returncode}, see {self.log}")
-            return get(url, timeout_s=2) is not None
+            return get(url) is not None
 
         return wait_until(is_up, deadline_s, f"{self.name} answering {url}, see {self.log}")[1]
 
@@ -132,9 +133,9 @@ class Replica:
 
     def counters(self):
         """Each vLLM metric's sum over its label sets; gauges too."""
-        text = get(f"{self.url}/metrics", timeout_s=METRICS_DEADLINE_S)
+        text = get(f"{self.url}/metrics", timeout_s=PATIENCE_S)
         if text is None:
-            raise Failed(f"replica {self.number} gave no metrics within {METRICS_DEADLINE_S} s")
+            raise Failed(f"replica {self.number} gave no metrics within {PATIENCE_S} s")
         sums = {}
         for line in text.decode().splitlines():
             sample = SAMPLE.match(line)
@@ -167,7 +168,7 @@ class Gateway:
         """Output of `penstock why`; an exit code other than 0 fails the check."""
         command = [self.binary, "why", *arguments]
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode != 0:
             raise Failed(f"{' '.join(command)} exited {done.returncode}: {done.stderr.strip()[-400:]}")
