@@ -22,7 +22,19 @@ unshare --net --mount --pid --fork true 2>/dev/null || cannot 'new namespaces ar
 unshare --net ip link add probe type bridge 2>/dev/null || cannot 'no network bridge can be made (CAP_NET_ADMIN is needed)'
 # Vetting would compile Kubernetes a second time; the packages under test do without it.
 (cd "$here/cluster" && test -z "$(gofmt -l .)" && go test -vet=off -p 2 ./agent ./sandbox ./suite ./harness)
-"$here/run" ci
-"$here/run" run gateway
-"$here/run" run gie
-"$here/run" trials
+# Each in a cluster of its own; one that fails does not keep the others from telling more, and its logs
+# are put aside before the next one takes their place.
+failed=()
+part() {
+  "$here/run" "$@" && return
+  failed+=("$*")
+  mkdir -p "$data/failed"
+  rm -rf "$data/failed/${*: -1}"
+  cp -r "$data/last" "$data/failed/${*: -1}"
+  echo "FAILED conformance/run $*; logs kept in $data/failed/${*: -1}"
+}
+part ci
+part run gateway
+part run gie
+part trials
+[ "${#failed[@]}" -eq 0 ] || { printf 'FAILED: conformance/run %s\n' "${failed[@]}"; exit 1; }

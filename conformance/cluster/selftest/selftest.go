@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"penstock/conformance/cluster/retry"
 )
 
 //go:embed manifests.yaml
@@ -74,23 +76,6 @@ func Run(ctx context.Context, bed Bed) (passed, failed int, err error) {
 	return passed, failed, err
 }
 
-// eventually repeats attempt until it succeeds or patience ends.
-func eventually(ctx context.Context, attempt func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		err := attempt()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not within %v: %w", patience, err)
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
 func (b Bed) logs(ctx context.Context, pod string, flags ...string) (string, error) {
 	return b.Kubectl(ctx, "", append([]string{"logs", "-n", "selftest", pod}, flags...)...)
 }
@@ -111,7 +96,7 @@ func wants(text string, parts ...string) error {
 
 func locked(ctx context.Context, bed Bed) error {
 	var text string
-	err := eventually(ctx, func() error {
+	err := retry.Until(ctx, patience, func() error {
 		phase, err := bed.field(ctx, "locked", "{.status.phase}")
 		if err != nil || phase != "Succeeded" && phase != "Failed" {
 			return fmt.Errorf("phase %q %w", phase, err)
@@ -154,7 +139,7 @@ func audienceOf(text string) (string, error) {
 }
 
 func refusesRoot(ctx context.Context, bed Bed) error {
-	return eventually(ctx, func() error {
+	return retry.Until(ctx, patience, func() error {
 		reason, err := bed.field(ctx, "root", "{.status.containerStatuses[0].state.waiting.reason}")
 		if err != nil {
 			return err
@@ -165,7 +150,7 @@ func refusesRoot(ctx context.Context, bed Bed) error {
 
 func updates(ctx context.Context, bed Bed) error {
 	seen := func(word string) error {
-		return eventually(ctx, func() error {
+		return retry.Until(ctx, patience, func() error {
 			text, err := bed.logs(ctx, "updated")
 			if err != nil {
 				return err
@@ -185,7 +170,7 @@ func updates(ctx context.Context, bed Bed) error {
 }
 
 func restarts(ctx context.Context, bed Bed) error {
-	return eventually(ctx, func() error {
+	return retry.Until(ctx, patience, func() error {
 		told, err := bed.field(ctx, "sick", "{.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].lastState.terminated.exitCode}")
 		if err != nil {
 			return err
@@ -200,7 +185,7 @@ func restarts(ctx context.Context, bed Bed) error {
 }
 
 func ordered(ctx context.Context, bed Bed) error {
-	err := eventually(ctx, func() error { _, err := bed.logs(ctx, "ordered", "-c", "main"); return err })
+	err := retry.Until(ctx, patience, func() error { _, err := bed.logs(ctx, "ordered", "-c", "main"); return err })
 	if err != nil {
 		return err
 	}
@@ -211,7 +196,7 @@ func ordered(ctx context.Context, bed Bed) error {
 	if err := wants(text, "one two\nend\n"); err != nil {
 		return err
 	}
-	return eventually(ctx, func() error {
+	return retry.Until(ctx, patience, func() error {
 		phase, err := bed.field(ctx, "ordered", "{.status.phase}")
 		if err != nil {
 			return err
@@ -221,7 +206,7 @@ func ordered(ctx context.Context, bed Bed) error {
 }
 
 func leaves(ctx context.Context, bed Bed) error {
-	err := eventually(ctx, func() error {
+	err := retry.Until(ctx, patience, func() error {
 		text, err := bed.logs(ctx, "leaving")
 		if err != nil {
 			return err
@@ -253,7 +238,7 @@ func balances(ctx context.Context, bed Bed) error {
 		return err
 	}
 	pods := map[string]bool{}
-	err = eventually(ctx, func() error {
+	err = retry.Until(ctx, patience, func() error {
 		name, err := askPod(ctx, "http://"+ip)
 		if pods[name] = true; err == nil && len(pods) < 2 {
 			return fmt.Errorf("only %s answered", name)
@@ -263,7 +248,7 @@ func balances(ctx context.Context, bed Bed) error {
 	if err != nil {
 		return fmt.Errorf("TCP: %w", err)
 	}
-	if err := eventually(ctx, func() error { return askName(net.JoinHostPort(ip, "5353")) }); err != nil {
+	if err := retry.Until(ctx, patience, func() error { return askName(net.JoinHostPort(ip, "5353")) }); err != nil {
 		return fmt.Errorf("UDP: %w", err)
 	}
 	return nil
@@ -323,7 +308,7 @@ func enforces(ctx context.Context, bed Bed) error {
 	if _, err := bed.Kubectl(ctx, "", "get", "secrets", "-n", "selftest", "--as="+account); err == nil {
 		return fmt.Errorf("%s may read Secrets without any permission", account)
 	}
-	return eventually(ctx, func() error {
+	return retry.Until(ctx, patience, func() error {
 		text, err := os.ReadFile(bed.AuditLog)
 		if err != nil {
 			return err

@@ -191,9 +191,12 @@ func (c *Cluster) Kubectl(ctx context.Context, input string, arguments ...string
 }
 
 // StopAPIServer ends the API server at once, as a machine that fails does.
-func (c *Cluster) StopAPIServer() {
+func (c *Cluster) StopAPIServer() { c.end("apiserver") }
+
+// end ends a part at once.
+func (c *Cluster) end(name string) {
 	for i, part := range c.parts {
-		if part.name == "apiserver" {
+		if part.name == name {
 			c.parts = slices.Delete(c.parts, i, i+1)
 			part.kill()
 			return
@@ -201,9 +204,20 @@ func (c *Cluster) StopAPIServer() {
 	}
 }
 
-// StartAPIServer starts it again after StopAPIServer, with what etcd kept.
+// StartAPIServer starts it again after StopAPIServer, with what etcd kept, and anew what turns Pods into
+// the endpoints of Services. The watches of these wait up to 30 s before they try again, until when a
+// rollout would go on while connections are still sent to who has gone. A controller-manager that elects
+// its leader ends by itself when it cannot renew its lease.
 func (c *Cluster) StartAPIServer(ctx context.Context) error {
-	return c.startAPIServer(ctx)
+	if err := c.startAPIServer(ctx); err != nil {
+		return err
+	}
+	c.end("controller-manager")
+	c.end("kube-proxy")
+	if err := c.startControllers(ctx); err != nil {
+		return err
+	}
+	return c.startProxy(ctx)
 }
 
 // Stop ends all parts, those that depend on others first.

@@ -22,7 +22,8 @@ type process struct {
 // startProcess starts a part; if it ends before it was told to, failed gets the reason.
 func startProcess(dir, name string, failed chan<- error, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), exited: make(chan struct{})}
-	out, err := os.Create(p.log)
+	// Appended: a part that is started again must not take away what it said before.
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}

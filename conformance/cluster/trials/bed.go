@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
+
+	"penstock/conformance/cluster/retry"
 )
 
 var client = &http.Client{Timeout: 30 * time.Second}
@@ -73,6 +77,17 @@ func (b Bed) pods(ctx context.Context, namespace, selector string) ([]string, er
 		}
 	}
 	return ips, nil
+}
+
+// left waits until no Pod that a selector names is on its way out.
+func (b Bed) left(ctx context.Context, namespace, selector string) error {
+	return retry.Until(ctx, patience, func() error {
+		leaving, err := b.Kubectl(ctx, "", "get", "pods", "-n", namespace, "-l", selector, "-o", `jsonpath={.items[?(@.metadata.deletionTimestamp)].metadata.name}`)
+		if err == nil && leaving != "" {
+			err = fmt.Errorf("still leaving: %s", leaving)
+		}
+		return err
+	})
 }
 
 // received counts, by model, the questions that the servers have got; and forgets them.
@@ -156,16 +171,24 @@ func chat(ctx context.Context, address, model string) error {
 
 // asked waits until model answers, asks count times, and returns what the servers received by then.
 func (b Bed) asked(ctx context.Context, address, model string, count int, selector string) (map[string]int, error) {
-	if err := eventually(ctx, func() error { return chat(ctx, address, model) }); err != nil {
+	if err := retry.Until(ctx, patience, func() error { return chat(ctx, address, model) }); err != nil {
 		return nil, err
 	}
 	if _, err := b.received(ctx, "default", selector); err != nil {
 		return nil, err
 	}
-	for range count {
-		if err := chat(ctx, address, model); err != nil {
-			return nil, err
-		}
+	var asking sync.WaitGroup
+	failures := make([]error, clients)
+	for worker := range failures {
+		asking.Go(func() {
+			for number := worker; number < count && failures[worker] == nil; number += clients {
+				failures[worker] = chat(ctx, address, model)
+			}
+		})
+	}
+	asking.Wait()
+	if err := errors.Join(failures...); err != nil {
+		return nil, err
 	}
 	return b.received(ctx, "default", selector)
 }

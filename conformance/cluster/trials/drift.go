@@ -4,22 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"penstock/conformance/cluster/retry"
 )
 
 // twoAddresses asks for both of the addresses that the cluster keeps for those who ask.
-const twoAddresses = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: drift}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gateway, namespace: drift}
-spec:
-  gatewayClassName: penstock
-  addresses: [{type: IPAddress, value: 10.240.0.210}, {type: IPAddress, value: 10.240.0.211}]
-  listeners: [{name: http, port: 80, protocol: HTTP}]
-`
+var twoAddresses = namespaceManifest("drift") + gatewayManifest("drift", "gateway", "penstock",
+	", addresses: [{type: IPAddress, value: 10.240.0.210}, {type: IPAddress, value: 10.240.0.211}]")
 
 // drift changes what was made for a Gateway by hand.
 func drift(ctx context.Context, b Bed) error {
@@ -35,7 +26,7 @@ func drift(ctx context.Context, b Bed) error {
 	}
 	for _, address := range strings.Fields(addresses) {
 		// There is no route, which a proxy says.
-		err := eventually(ctx, func() error {
+		err := retry.Until(ctx, patience, func() error {
 			err := ask(ctx, "GET", "http://"+address+"/", nil, nil)
 			if err == nil || !strings.Contains(err.Error(), "no_route") {
 				return fmt.Errorf("%s: %w", address, err)
@@ -54,7 +45,7 @@ func drift(ctx context.Context, b Bed) error {
 		if _, err := b.Kubectl(ctx, "", "patch", "-n", "drift", deployment, "-p", change); err != nil {
 			return err
 		}
-		err := eventually(ctx, func() error {
+		err := retry.Until(ctx, patience, func() error {
 			stands, err := b.Kubectl(ctx, "", "get", "-n", "drift", deployment, "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.spec.enableServiceLinks}")
 			if err == nil && (strings.HasPrefix(stands, "elsewhere/") || strings.HasSuffix(stands, " true")) {
 				err = fmt.Errorf("the change stands: %s", stands)
@@ -73,7 +64,7 @@ func drift(ctx context.Context, b Bed) error {
 	if err := b.apply(ctx, again); err != nil {
 		return err
 	}
-	err = eventually(ctx, func() error {
+	err = retry.Until(ctx, patience, func() error {
 		services, err := b.Kubectl(ctx, "", "get", "-n", "drift", "services", "-o", "name")
 		if err == nil && strings.Count(services, "service/") != 1 {
 			err = fmt.Errorf("the Service of an address that is not wanted any more stands: %s", services)

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"regexp"
 	"strings"
+
+	"penstock/conformance/cluster/retry"
 )
 
 // The class under which upstream's pools are served: it passes over their endpoint pickers, whose
@@ -45,10 +47,45 @@ func (b Bed) gateway(ctx context.Context, file string) (string, error) {
 	return b.address(ctx, "default", "inference-gateway")
 }
 
-// only says an error unless the servers received count questions, all for model.
-func only(received map[string]int, model string, count int) error {
-	if !maps.Equal(received, map[string]int{model: count}) {
-		return fmt.Errorf("the servers should have received %d questions for %s, but: %v", count, model, received)
+// reaches says an error unless questions for asked come to the servers of a selector, all for model.
+func (b Bed) reaches(ctx context.Context, address, asked, selector, model string) error {
+	const count = 3
+	received, err := b.asked(ctx, address, asked, count, selector)
+	if err == nil && !maps.Equal(received, map[string]int{model: count}) {
+		err = fmt.Errorf("the servers should have received %d questions for %s, but: %v", count, model, received)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", asked, err)
+	}
+	return nil
+}
+
+// A step of a guide, and how many of 100 questions may come to the new way then.
+type step struct {
+	manifest string
+	from, to int
+}
+
+// roll goes through the steps; share asks 100 questions and says how many took the new way.
+func (b Bed) roll(ctx context.Context, steps []step, share func() (int, error)) error {
+	for _, step := range steps {
+		if err := b.apply(ctx, step.manifest); err != nil {
+			return err
+		}
+		held := func() error {
+			got, err := share()
+			if err == nil && (got < step.from || got > step.to) {
+				err = fmt.Errorf("of 100 questions %d to %d should have taken the new way, not %d", step.from, step.to, got)
+			}
+			return err
+		}
+		// The proxy learns of it a moment later; what it did until then does not count. From then on it holds.
+		if err := retry.Until(ctx, patience, held); err != nil {
+			return err
+		}
+		if err := held(); err != nil {
+			return fmt.Errorf("for a while only: %w", err)
+		}
 	}
 	return nil
 }
@@ -71,18 +108,14 @@ func gettingStarted(ctx context.Context, b Bed) error {
 		if err := b.rolledOut(ctx, "default", "vllm-qwen3-32b"); err != nil {
 			return err
 		}
-		received, err := b.asked(ctx, address, qwen, 3, qwenServers)
-		if err == nil {
-			err = only(received, qwen, 3)
-		}
-		if err != nil {
+		if err := b.reaches(ctx, address, qwen, qwenServers, qwen); err != nil {
 			return fmt.Errorf("%s: %w", server, err)
 		}
 	}
 	return nil
 }
 
-// yamlBlocks are the manifests that stand in a guide.
+// yamlBlocks are the manifests that stand in a guide, of which there must be two.
 func (b Bed) yamlBlocks(file string) ([]string, error) {
 	text, err := b.read(file)
 	if err != nil {
@@ -94,6 +127,9 @@ func (b Bed) yamlBlocks(file string) ([]string, error) {
 		if strings.HasPrefix(block, "apiVersion:") {
 			blocks = append(blocks, block)
 		}
+	}
+	if len(blocks) != 2 {
+		return nil, fmt.Errorf("%s has %d manifests, not 2", file, len(blocks))
 	}
 	return blocks, nil
 }
@@ -107,9 +143,6 @@ func adapterRollout(ctx context.Context, b Bed) error {
 	blocks, err := b.yamlBlocks("v1.5.0/guides/adapter-rollout.md")
 	if err != nil {
 		return err
-	}
-	if len(blocks) != 2 {
-		return fmt.Errorf("the guide has %d manifests, not 2", len(blocks))
 	}
 	address, err := b.address(ctx, "default", "inference-gateway")
 	if err != nil {
@@ -130,39 +163,20 @@ func adapterRollout(ctx context.Context, b Bed) error {
 	}
 	half := strings.NewReplacer("weight: 90", "weight: 50", "weight: 10", "weight: 50").Replace(blocks[1])
 	all := before + "      targets:\n        - modelRewrite: \"small-segment-lora-v2\"\n          weight: 100\n"
-	for _, step := range []struct {
-		manifest string
-		from, to int // how many of 100 the second adapter may get
-	}{{blocks[0], 0, 0}, {blocks[1], 1, 25}, {half, 30, 70}, {all, 100, 100}} {
-		if err := b.apply(ctx, step.manifest); err != nil {
-			return err
+	return b.roll(ctx, []step{{blocks[0], 0, 0}, {blocks[1], 1, 25}, {half, 30, 70}, {all, 100, 100}}, func() (int, error) {
+		received, err := b.asked(ctx, address, "small-segment-lora", 100, qwenServers)
+		first, second := received["small-segment-lora-v1"], received["small-segment-lora-v2"]
+		if err == nil && first+second != 100 {
+			err = fmt.Errorf("of 100 questions for both adapters the servers received %v", received)
 		}
-		// The proxy learns of it a moment later; what it did until then does not count.
-		err := eventually(ctx, func() error {
-			received, err := b.asked(ctx, address, "small-segment-lora", 100, qwenServers)
-			if err != nil {
-				return err
-			}
-			first, second := received["small-segment-lora-v1"], received["small-segment-lora-v2"]
-			if first+second != 100 || second < step.from || second > step.to {
-				return fmt.Errorf("of 100 questions the second adapter should have got %d to %d: %v", step.from, step.to, received)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return second, err
+	})
 }
 
 func poolRollout(ctx context.Context, b Bed) error {
 	blocks, err := b.yamlBlocks("v1.5.0/guides/inferencepool-rollout.md")
 	if err != nil {
 		return err
-	}
-	if len(blocks) != 2 {
-		return fmt.Errorf("the guide has %d manifests, not 2", len(blocks))
 	}
 	address, err := b.address(ctx, "default", "inference-gateway")
 	if err != nil {
@@ -186,29 +200,15 @@ func poolRollout(ctx context.Context, b Bed) error {
 	if err := b.rolledOut(ctx, "default", "vllm-qwen3-32b", "vllm-qwen3-32b-new"); err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		manifest string
-		from, to int // how many of 100 the new pool may get
-	}{{blocks[0], 1, 25}, {blocks[1], 100, 100}} {
-		if err := b.apply(ctx, step.manifest); err != nil {
-			return err
+	err = b.roll(ctx, []step{{blocks[0], 1, 25}, {blocks[1], 100, 100}}, func() (int, error) {
+		if _, err := b.received(ctx, "default", qwenServers); err != nil {
+			return 0, err
 		}
-		err := eventually(ctx, func() error {
-			if _, err := b.received(ctx, "default", qwenServers); err != nil {
-				return err
-			}
-			received, err := b.asked(ctx, address, qwen, 100, "app=vllm-qwen3-32b-new")
-			if err != nil {
-				return err
-			}
-			if got := received[qwen]; got < step.from || got > step.to {
-				return fmt.Errorf("of 100 questions the new pool should have got %d to %d, not %d", step.from, step.to, got)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+		received, err := b.asked(ctx, address, qwen, 100, "app=vllm-qwen3-32b-new")
+		return received[qwen], err
+	})
+	if err != nil {
+		return err
 	}
 	_, err = b.Kubectl(ctx, "", "delete", "httproute/llm-route", "inferencepool/vllm-qwen3-32b-new", "deployment/vllm-qwen3-32b-new", "--wait=false")
 	return err
@@ -231,11 +231,7 @@ func multiplePools(ctx context.Context, b Bed) error {
 		{qwen, qwenServers}, {deepseek, "app=vllm-deepseek-r1"}, {"food-review-1", qwenServers},
 		{"movie-critique", "app=vllm-deepseek-r1"}, {"ski-resorts", "app=vllm-deepseek-r1"},
 	} {
-		received, err := b.asked(ctx, address, asked.model, 3, asked.servers)
-		if err == nil {
-			err = only(received, asked.model, 3)
-		}
-		if err != nil {
+		if err := b.reaches(ctx, address, asked.model, asked.servers, asked.model); err != nil {
 			return err
 		}
 	}
@@ -260,12 +256,8 @@ func oldModels(ctx context.Context, b Bed) error {
 	for asked, received := range map[string]string{
 		"food-review": "food-review-1", "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B-Instruct",
 	} {
-		counts, err := b.asked(ctx, address, asked, 3, "app=vllm-llama3-8b-instruct")
-		if err == nil {
-			err = only(counts, received, 3)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", asked, err)
+		if err := b.reaches(ctx, address, asked, "app=vllm-llama3-8b-instruct", received); err != nil {
+			return err
 		}
 	}
 	_, err = b.Kubectl(ctx, "", "delete", "gateway/inference-gateway", "httproute/llm-route", "deployment/vllm-llama3-8b-instruct", "--wait=false")

@@ -7,27 +7,17 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"penstock/conformance/cluster/retry"
 )
 
 const (
 	outages = "outages"
-	model   = "outage-model"
 	servers = "app=servers"
 )
 
 // stage is a gateway with a pool of six servers, for load.
-const stage = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: outages}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gateway, namespace: outages}
-spec:
-  gatewayClassName: penstock
-  listeners: [{name: http, port: 80, protocol: HTTP}]
----
+var stage = namespaceManifest(outages) + gatewayManifest(outages, "gateway", "penstock", "") + serversManifest(outages, 6) + `---
 apiVersion: inference.networking.k8s.io/v1
 kind: InferencePool
 metadata: {name: servers, namespace: outages}
@@ -39,28 +29,11 @@ metadata: {name: chat, namespace: outages}
 spec:
   parentRefs: [{name: gateway}]
   rules: [{backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: servers}]}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: servers, namespace: outages}
-spec:
-  replicas: 6
-  selector: {matchLabels: {app: servers}}
-  template:
-    metadata: {labels: {app: servers}}
-    spec:
-      terminationGracePeriodSeconds: 30
-      containers:
-        - name: server
-          image: vllm/vllm-openai
-          args: [--model, outage-model, --port, "8000"]
-          ports: [{containerPort: 8000}]
-          readinessProbe: {httpGet: {path: /health, port: 8000}, periodSeconds: 1}
-          lifecycle: {preStop: {sleep: {seconds: 2}}}
 `
 
-// underLoad runs what with questions coming in all the time, from before it to after it.
-func underLoad(ctx context.Context, b Bed, what func(context.Context) error) error {
+// underLoad runs what with questions coming in all the time, from before it to after it; killed says that
+// it kills servers.
+func underLoad(ctx context.Context, b Bed, killed bool, what func(context.Context) error) error {
 	if err := b.apply(ctx, stage); err != nil {
 		return err
 	}
@@ -71,10 +44,10 @@ func underLoad(ctx context.Context, b Bed, what func(context.Context) error) err
 	if err != nil {
 		return err
 	}
-	if err := eventually(ctx, func() error { return chat(ctx, address, model) }); err != nil {
+	if err := retry.Until(ctx, patience, func() error { return chat(ctx, address, model) }); err != nil {
 		return err
 	}
-	load := startLoad(ctx, address, model)
+	load := startLoad(ctx, address, model, killed)
 	wait(ctx, time.Second)
 	happened := what(ctx)
 	wait(ctx, time.Second)
@@ -101,7 +74,7 @@ func (b Bed) long(promised time.Duration) time.Duration {
 
 // blackout kills the controllers and the API server, and meanwhile half of the model servers.
 func blackout(ctx context.Context, b Bed) error {
-	return underLoad(ctx, b, func(ctx context.Context) error {
+	return underLoad(ctx, b, true, func(ctx context.Context) error {
 		ips, err := b.pods(ctx, outages, servers)
 		if err != nil {
 			return err
@@ -140,11 +113,11 @@ func blackout(ctx context.Context, b Bed) error {
 // usedAgain says an error unless a server that was killed gets questions within 5 s of being ready.
 func usedAgain(ctx context.Context, ip string) error {
 	url := "http://" + ip + ":8000"
-	if err := eventually(ctx, func() error { return ask(ctx, "GET", url+"/health", nil, nil) }); err != nil {
+	if err := retry.Until(ctx, patience, func() error { return ask(ctx, "GET", url+"/health", nil, nil) }); err != nil {
 		return fmt.Errorf("server %s did not come back: %w", ip, err)
 	}
 	ready := time.Now()
-	err := eventually(ctx, func() error {
+	err := retry.Until(ctx, patience, func() error {
 		var told struct{ Requests []struct{ Method string } }
 		if err := ask(ctx, "GET", url+"/mock/requests", nil, &told); err != nil {
 			return err
@@ -162,26 +135,29 @@ func usedAgain(ctx context.Context, ip string) error {
 	return nil
 }
 
-// restarts replaces all servers, and then all proxies.
+// restarts replaces all servers, and then all proxies, and waits until the old ones have left.
 func restarts(ctx context.Context, b Bed) error {
-	return underLoad(ctx, b, func(ctx context.Context) error {
-		for _, name := range []string{"servers", "gateway-penstock"} {
-			if _, err := b.Kubectl(ctx, "", "rollout", "restart", "-n", outages, "deployment/"+name); err != nil {
+	return underLoad(ctx, b, false, func(ctx context.Context) error {
+		for _, deployment := range []struct{ name, selector string }{
+			{"servers", servers}, {"gateway-penstock", "gateway.networking.k8s.io/gateway-name=gateway"},
+		} {
+			if _, err := b.Kubectl(ctx, "", "rollout", "restart", "-n", outages, "deployment/"+deployment.name); err != nil {
 				return err
 			}
-			if err := b.rolledOut(ctx, outages, name); err != nil {
+			if err := b.rolledOut(ctx, outages, deployment.name); err != nil {
+				return err
+			}
+			if err := b.left(ctx, outages, deployment.selector); err != nil {
 				return err
 			}
 		}
-		// The last proxies leave only when their time is over.
-		wait(ctx, 8*time.Second)
 		return nil
 	})
 }
 
 // routeChanges changes another route of the same Gateway again and again.
 func routeChanges(ctx context.Context, b Bed) error {
-	return underLoad(ctx, b, func(ctx context.Context) error {
+	return underLoad(ctx, b, false, func(ctx context.Context) error {
 		end := time.Now().Add(b.long(100 * time.Second))
 		for number := 0; time.Now().Before(end); number++ {
 			route := fmt.Sprintf(`{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: outages},
@@ -201,7 +177,7 @@ filters: [{type: RequestRedirect, requestRedirect: {hostname: elsewhere.example}
 func idle(ctx context.Context, b Bed) error {
 	wait(ctx, 3*time.Second) // what the trials before began comes to its end
 	var before string
-	err := eventually(ctx, func() error {
+	err := retry.Until(ctx, patience, func() error {
 		first, err := b.versions(ctx)
 		if err != nil {
 			return err

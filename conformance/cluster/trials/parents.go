@@ -7,33 +7,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"penstock/conformance/cluster/retry"
 )
 
 // parents is one route on two Gateways of ours and on one of somebody else.
-const parents = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: parents}
----
+var parents = namespaceManifest("parents") + gatewayManifest("parents", "one", "penstock", "") +
+	gatewayManifest("parents", "two", "penstock", "") + gatewayManifest("parents", "foreign", "foreign", "") + `---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: foreign}
 spec: {controllerName: example.com/foreign}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: one, namespace: parents}
-spec: {gatewayClassName: penstock, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: two, namespace: parents}
-spec: {gatewayClassName: penstock, listeners: [{name: http, port: 80, protocol: HTTP}]}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: foreign, namespace: parents}
-spec: {gatewayClassName: foreign, listeners: [{name: http, port: 80, protocol: HTTP}]}
 ---
 `
 
@@ -94,7 +78,7 @@ func manyParents(ctx context.Context, b Bed) error {
 // foreign one as it was written.
 func (b Bed) parentsAre(ctx context.Context, wanted ...string) error {
 	slices.Sort(wanted)
-	return eventually(ctx, func() error {
+	return retry.Until(ctx, patience, func() error {
 		text, err := b.Kubectl(ctx, "", "get", "httproute/route", "-n", "parents", "-o", "jsonpath={.status.parents}")
 		if err != nil {
 			return err

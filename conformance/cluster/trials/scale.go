@@ -28,11 +28,7 @@ const (
 
 // field is ten Gateways, of which the first has a proxy; the others get none, see below.
 func field() string {
-	text := `
-apiVersion: v1
-kind: Namespace
-metadata: {name: scale}
----
+	text := namespaceManifest("scale") + serversManifest("scale", 2) + `---
 apiVersion: penstock.dev/v1alpha1
 kind: GatewayParameters
 metadata: {name: real, namespace: scale}
@@ -42,28 +38,10 @@ apiVersion: v1
 kind: Service
 metadata: {name: servers, namespace: scale}
 spec: {selector: {app: servers}, ports: [{port: 80, targetPort: 8000}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: servers, namespace: scale}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: servers}}
-  template:
-    metadata: {labels: {app: servers}}
-    spec:
-      containers: [{name: server, image: vllm/vllm-openai, args: [--port, "8000"], ports: [{containerPort: 8000}]}]
 `
 	for number := range scaleGateways {
-		text += fmt.Sprintf(`---
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: gateway-%d, namespace: scale}
-spec:
-  gatewayClassName: penstock
-  infrastructure: {parametersRef: {group: penstock.dev, kind: GatewayParameters, name: real}}
-  listeners: [{name: http, port: 80, protocol: HTTP}]
-`, number)
+		text += gatewayManifest("scale", fmt.Sprintf("gateway-%d", number), "penstock",
+			", infrastructure: {parametersRef: {group: penstock.dev, kind: GatewayParameters, name: real}}")
 	}
 	return text
 }

@@ -5,6 +5,8 @@ package trials
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,7 +17,7 @@ type Kubectl func(ctx context.Context, input string, arguments ...string) (strin
 type Bed struct {
 	Kubectl    Kubectl
 	Guides     string // upstream's manifests and rendered charts
-	Only       string // one trial, or all
+	Only       string // trials, with commas in between, or all
 	Long       bool   // the times that were promised, not those that fit into every run
 	Repo       string // the clone
 	Binaries   string // where controlplane is
@@ -58,7 +60,7 @@ const patience = 90 * time.Second
 // Run runs the trials and reports each.
 func Run(ctx context.Context, bed Bed) (passed, failed int, err error) {
 	for _, t := range all {
-		if bed.Only != "" && bed.Only != t.name {
+		if bed.Only != "" && !slices.Contains(strings.Split(bed.Only, ","), t.name) {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -77,21 +79,4 @@ func Run(ctx context.Context, bed Bed) (passed, failed int, err error) {
 		return 0, 0, fmt.Errorf("there is no trial %q", bed.Only)
 	}
 	return passed, failed, nil
-}
-
-// eventually repeats attempt until it succeeds or patience ends.
-func eventually(ctx context.Context, attempt func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		err := attempt()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("not within %v: %w", patience, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }

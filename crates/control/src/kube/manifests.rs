@@ -29,8 +29,9 @@ const ADMIN_PORT: u16 = 15_021;
 /// A user that owns nothing in the image.
 const USER: i64 = 65_532;
 const TOKEN_SECONDS: i64 = 3_600;
-/// Before a proxy is told to end, the cluster has this long to stop sending to it.
-const LEAVE_SECONDS: u32 = 5;
+/// Before a proxy is told to end, the cluster has this long to stop sending to it: on a busy one it takes
+/// seconds until every node knows.
+const LEAVE_SECONDS: u32 = 10;
 const DRAIN_SECONDS: u32 = 60;
 
 /// What all proxies have in common.
