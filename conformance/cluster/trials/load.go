@@ -31,9 +31,9 @@ type load struct {
 	failures []string
 }
 
-// mostLost questions may have been sent three times, which is as often as the gateway sends any, each time
-// to a server that was killed before it answered. That takes a server whose kernel still accepts while it
-// dies. It is seldom, and one that was not sent may never fail.
+// mostLost questions may fail because each server that they were sent to closed before it answered: the
+// kernel of one that dies still accepts. Only the error's code tells, not how often a question was sent.
+// It is seldom, and a question that was not sent may never fail.
 const mostLost = 2
 
 // clients of a load; half of them open a connection for each question.

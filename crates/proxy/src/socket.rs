@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// Up to so many bytes, head and body are copied together: that costs less than what a system call
-/// with two parts does beyond one with one.
+/// Up to so many bytes, head and body are copied together: the copy costs less than what a vectored
+/// write costs beyond a plain one.
 const TOGETHER_BYTES: usize = 4 << 10;
 
 /// A connection's socket.
@@ -49,7 +49,7 @@ impl Socket {
             let written = match head.get(*done..) {
                 Some(rest) if !rest.is_empty() && !body.is_empty() && all <= TOGETHER_BYTES => {
                     let mut together = OutBuffer::take();
-                    together.reserve(TOGETHER_BYTES);
+                    together.reserve(all);
                     together.extend_from_slice(rest);
                     together.extend_from_slice(body);
                     Pin::new(&mut *self).poll_write(cx, &together)
