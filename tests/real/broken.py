@@ -19,10 +19,17 @@ from servers import PATIENCE_S, Failed, wait_until
 
 RESTART_SECONDS = 300
 # Lengths vary and every thread takes turns between streamed and plain, so that neither kind settles on one
-# replica and the requests do not run in step.
-ANSWER_TOKENS = (120, 280)
+# replica and the requests do not run in step. Long, because on a busy machine a client reads what its
+# replica gave out a hundred tokens ago.
+ANSWER_TOKENS = (300, 600)
+# A replica that had already given out all that was asked of it when it broke shows nothing.
+MOST_TRIES = 3
 # What an orchestrator leaves between SIGTERM and SIGKILL; vLLM may hold on to its connections that long.
 GRACE_SECONDS = 8
+
+
+class NothingShown(Exception):
+    """Nothing went wrong, but the replica broke at a moment that cut no stream."""
 
 
 class Load:
@@ -75,22 +82,32 @@ def judge(answers, broken_at, cuts_wanted):
     after = sum(answer.started > broken_at for answer in answers)
     # Without streams on the broken replica and requests after it, the check would have shown nothing.
     if len(cut) < cuts_wanted or after < 10:
-        raise Failed(f"nothing shown: {len(cut)} streams cut, {len(straddling)} under way, {after} after")
+        raise NothingShown(f"{len(cut)} streams cut, {len(straddling)} under way, {after} after")
     return (
         f"{len(answers)} requests, {len(straddling)} under way at that moment ({plain} not streamed), "
         f"{len(cut)} streams cut with a typed error, e.g. {cut[0].error if cut else None}, {after} after it"
     )
 
 
-def break_under_load(run, replica, break_it, plain_too=True):
+def break_until_shown(run, replica, break_it, plain_too=True):
+    for tries in range(1, MOST_TRIES + 1):
+        try:
+            return f"{break_under_load(run, replica, break_it, plain_too)} (try {tries})"
+        except NothingShown as problem:
+            if tries == MOST_TRIES:
+                raise Failed(f"nothing shown in {tries} tries, at last {problem}") from problem
+            restart(run, replica)
+
+
+def break_under_load(run, replica, break_it, plain_too):
     run.wait_until_idle()
     load = Load(run.gateway.address, 10, plain_too)
     try:
-        wait_until(lambda: len(load.answers) >= 20, PATIENCE_S, "a load of chats")
+        wait_until(lambda: len(load.answers) >= 10, PATIENCE_S, "a load of chats")
         wait_until(lambda: load.streams_in_the_middle(replica) >= 2, PATIENCE_S, "two streams from the replica")
         broken_at = time.monotonic()
         break_it(replica)
-        wait_until(lambda: len(load.answers) >= 50 and time.monotonic() > broken_at + 6, PATIENCE_S, "a load that goes on")
+        wait_until(lambda: len(load.answers) >= 30 and time.monotonic() > broken_at + 6, PATIENCE_S, "a load that goes on")
     finally:
         load.stop()
     return judge(load.answers, broken_at, cuts_wanted=1)
@@ -129,7 +146,7 @@ def kill_engine(replica):
 
 
 def survives_a_killed_server(run):
-    return break_under_load(run, run.replicas[1], lambda replica: replica.process.kill())
+    return break_until_shown(run, run.replicas[1], lambda replica: replica.process.kill())
 
 
 def uses_the_restarted_replica(run):
@@ -137,7 +154,7 @@ def uses_the_restarted_replica(run):
 
 
 def survives_a_killed_engine(run):
-    return break_under_load(run, run.replicas[0], kill_engine)
+    return break_until_shown(run, run.replicas[0], kill_engine)
 
 
 def uses_the_other_restarted_replica(run):
@@ -151,4 +168,4 @@ def ask_to_stop(replica):
 
 def survives_a_server_asked_to_stop(run):
     # Streams only: to a plain request vLLM may give a 200 with the text so far and finish_reason "abort".
-    return break_under_load(run, run.replicas[1], ask_to_stop, plain_too=False)
+    return break_until_shown(run, run.replicas[1], ask_to_stop, plain_too=False)

@@ -60,7 +60,9 @@ fn clients_that_never_read_are_bounded() {
     let gateway = limited(server(Says::Endless), promised(64, 96) as u64);
     let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
     let streams = until_refused(&gateway, &asked, clients);
-    wait_until(|| gateway.holds("unsent_answers") > 10 * MIB);
+    // Where clients come faster than answers pile up, connections alone reach the brink, and answers
+    // have an eighth of the limit left to grow into.
+    wait_until(|| gateway.holds("unsent_answers") > 4 * MIB);
     // Only now do they look at what they got.
     let (mut served, mut refused) = (0, 0);
     CROWD.block_on(async {
