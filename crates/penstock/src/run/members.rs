@@ -7,7 +7,7 @@ use super::ttl;
 use config::{Address, Objects, PickerKind, Snapshot};
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -183,6 +183,8 @@ async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
     match tokio::time::timeout(DEADLINE, lookup).await {
         Ok(Ok(addresses)) => {
             let mut addresses: Vec<SocketAddr> = addresses.collect();
+            // Nobody's model server, but what tells secrets to whoever asks on machines in clouds.
+            addresses.retain(|address| !is_link_local(address.ip()));
             // A name that has both kinds of address is one server: take the first family.
             let first_is_v4 = addresses.first()?.is_ipv4();
             addresses.retain(|address| address.is_ipv4() == first_is_v4);
@@ -201,6 +203,13 @@ async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
             );
             None
         }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 
