@@ -16,7 +16,7 @@ use crate::tls::server::Terminating;
 use crate::worker::Worker;
 use arc_swap::ArcSwap;
 use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
-use indexmap::IndexMap;
+use indexmap::{Equivalent, IndexMap};
 use picker::{PoolSpec, Profile};
 use rustc_hash::FxBuildHasher;
 use std::io;
@@ -135,12 +135,11 @@ impl Live {
     }
 
     fn service(&self, service: &ServiceConfig) -> Option<Arc<Pool>> {
-        // By reference: no name is copied to look it up.
-        let known = |key: &ServicePort| key.name == service.name && key.port == service.port;
-        self.services
-            .iter()
-            .find(|(key, _)| known(key))
-            .map(|(_, pool)| pool.clone())
+        let key = ServiceKey {
+            name: &service.name,
+            port: service.port,
+        };
+        self.services.get(&key).cloned()
     }
 
     pub(crate) fn has_pools(&self) -> bool {
@@ -149,6 +148,20 @@ impl Live {
 
     pub(crate) fn all_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.pools.values().chain(self.services.values())
+    }
+}
+
+/// A [`ServicePort`] by reference: no name is copied to look it up. The same fields in the same order
+/// give the same hash.
+#[derive(Hash)]
+struct ServiceKey<'a> {
+    name: &'a ObjectName,
+    port: u16,
+}
+
+impl Equivalent<ServicePort> for ServiceKey<'_> {
+    fn equivalent(&self, key: &ServicePort) -> bool {
+        *self.name == key.name && self.port == key.port
     }
 }
 
