@@ -8,6 +8,7 @@
 //! A Gateway is ours if its GatewayClass names [`CONTROLLER_NAME`]; with [`Placement::OneProcess`]
 //! also if the class is not among the objects: of a directory of files nobody else could serve it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -38,6 +39,7 @@ use lower::LoweredRoute;
 pub use plan::{GatewayPlan, PlannedPort};
 pub(crate) use pools::find as find_pool;
 pub use reach::reachable;
+use routes::AttachedRoute;
 
 /// The controller whose GatewayClasses are ours.
 pub const CONTROLLER_NAME: &str = "penstock.dev/gateway-controller";
@@ -78,6 +80,26 @@ pub struct Compiler {
     last: Option<Arc<Snapshot>>,
 }
 
+/// Everything that statuses are made of.
+struct Linked<'a> {
+    gateways: Gateways,
+    models: models::Tables,
+    routes: Vec<AttachedRoute>,
+    linker: Linker<'a>,
+}
+
+impl Linked<'_> {
+    fn statuses(&self, objects: &Objects) -> Statuses {
+        let mut statuses = Statuses::default();
+        self.gateways.report(objects, &mut statuses);
+        routes::report(objects, &self.routes, &mut statuses);
+        backend_tls::report(objects, &self.linker, &self.gateways, &mut statuses);
+        pools::report(objects, &self.linker, &self.gateways, &mut statuses);
+        self.models.report(objects, &mut statuses);
+        statuses
+    }
+}
+
 /// How old an object is: smaller is older. Objects without a timestamp come last, and are told
 /// apart by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,51 +135,70 @@ impl Compiler {
 
     /// The same as [`compile`], with `Arc`s of the last snapshot wherever they are equal.
     pub fn compile(&mut self, objects: &Objects) -> Compiled {
-        self.lower(objects);
-        let mut statuses = Statuses::default();
-        let mut gateways = Gateways::collect(objects, self.placement);
-        let models = models::Tables::build(objects);
-        let attached = routes::attach_all(objects, &self.lowered, &mut gateways);
-        let linker = Linker::link(objects, &models, &gateways, &attached, self.last.as_deref());
-
+        let mut linked = self.link(objects);
+        let last = self.last.as_deref();
+        linked.linker.lower(&linked.models, &linked.gateways, last);
         let mut rules = FxHashMap::default();
-        for route in &attached {
-            for rule in linker.rules(route) {
+        for route in &linked.routes {
+            for rule in linked.linker.rules(route) {
                 let key = (rule.route.clone(), rule.index);
                 let rule = share(Arc::new(rule), self.rules.get(&key));
-                route.add_to_listeners(&rule, &mut gateways);
+                route.add_to_listeners(&rule, &mut linked.gateways);
                 rules.insert(key, rule);
             }
         }
         self.rules = rules;
-        self.taken = routes::taken(&attached);
-        self.plans = gateways.list.iter().map(GatewayPlan::of).collect();
-
-        gateways.report(objects, &mut statuses);
-        routes::report(objects, &attached, &mut statuses);
-        backend_tls::report(objects, &linker, &gateways, &mut statuses);
-        pools::report(objects, &linker, &gateways, &mut statuses);
-        models.report(objects, &mut statuses);
-        let snapshot = self.snapshot(gateways, linker);
+        let statuses = linked.statuses(objects);
+        let snapshot = self.snapshot(linked.gateways, linked.linker);
         self.last = Some(Arc::clone(&snapshot));
         Compiled { snapshot, statuses }
     }
 
+    /// The statuses of [`Compiler::compile`], for who serves nothing: no rule and no table is made.
+    /// Where a Service's or a pool's endpoints are makes no difference to them: see
+    /// [`Kind::is_judged`].
+    pub fn judge(&mut self, objects: &Objects) -> Statuses {
+        self.link(objects).statuses(objects)
+    }
+
+    /// Gateways of ours that took any of these routes in the last compilation.
+    pub fn takers(&self, routes: &BTreeSet<ObjectName>) -> Vec<ObjectName> {
+        let taken = self.taken.iter();
+        let takers = taken.filter(|(_, taken)| taken.iter().any(|name| routes.contains(name)));
+        takers.map(|(gateway, _)| gateway.clone()).collect()
+    }
+
+    /// Who attaches where, and what references lead to.
+    fn link<'a>(&mut self, objects: &'a Objects) -> Linked<'a> {
+        self.lower(objects);
+        let mut gateways = Gateways::collect(objects, self.placement);
+        let models = models::Tables::build(objects);
+        let routes = routes::attach_all(objects, &self.lowered, &mut gateways);
+        let linker = Linker::link(objects, &gateways, &routes);
+        self.taken = routes::taken(&routes);
+        self.plans = gateways.list.iter().map(GatewayPlan::of).collect();
+        Linked {
+            gateways,
+            models,
+            routes,
+            linker,
+        }
+    }
+
     /// Lowers the routes that changed and forgets those that are gone.
     fn lower(&mut self, objects: &Objects) {
-        let mut lowered = FxHashMap::default();
         for (name, entry) in &objects.http_routes {
-            let known = self.lowered.remove(name);
-            let known = known.filter(|(object, _)| Arc::ptr_eq(object, &entry.object));
-            let kept = known.unwrap_or_else(|| {
-                (
-                    Arc::clone(&entry.object),
-                    Arc::new(LoweredRoute::lower(&entry.object)),
-                )
-            });
-            lowered.insert(name.clone(), kept);
+            let known = self.lowered.get(name);
+            if known.is_none_or(|(object, _)| !Arc::ptr_eq(object, &entry.object)) {
+                let lowered = Arc::new(LoweredRoute::lower(&entry.object));
+                let lowered = (Arc::clone(&entry.object), lowered);
+                self.lowered.insert(name.clone(), lowered);
+            }
         }
-        self.lowered = lowered;
+        if self.lowered.len() > objects.http_routes.len() {
+            self.lowered
+                .retain(|name, _| objects.http_routes.contains_key(name));
+        }
     }
 
     fn snapshot(&self, gateways: Gateways, linker: Linker<'_>) -> Arc<Snapshot> {

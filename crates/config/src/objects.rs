@@ -221,6 +221,11 @@ macro_rules! kinds {
                 all
             }
 
+            /// How many there are.
+            pub fn count(&self) -> usize {
+                0 $(+ self.$field.len())+
+            }
+
             fn contains(&self, kind: Kind, name: &ObjectName) -> bool {
                 match kind { $(Kind::$kind => self.$field.contains_key(name)),+ }
             }
@@ -281,6 +286,11 @@ impl Kind {
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let mut all = Self::ALL.iter().copied();
         all.find(|one| one.as_str() == kind && one.api_versions().contains(&api_version))
+    }
+
+    /// Whether statuses can depend on its objects: those that tell where endpoints are change none.
+    pub fn is_judged(self) -> bool {
+        !matches!(self, Self::Pod | Self::EndpointSlice)
     }
 }
 

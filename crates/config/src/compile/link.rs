@@ -151,12 +151,11 @@ pub(super) struct Linker<'a> {
 }
 
 impl<'a> Linker<'a> {
+    /// Who leads where; what is there is not lowered yet.
     pub(super) fn link(
         objects: &'a Objects,
-        models: &models::Tables,
         gateways: &Gateways,
         routes: &[AttachedRoute],
-        last: Option<&Snapshot>,
     ) -> Self {
         let mut linker = Self {
             pools: IndexMap::new(),
@@ -194,9 +193,33 @@ impl<'a> Linker<'a> {
         }
         linker.users.sort_unstable_keys();
         linker.service_users.sort_unstable_keys();
-        linker.add_services(gateways, last);
-        linker.add_pools(models, gateways, last);
+        linker.add_picker_users(gateways);
         linker
+    }
+
+    fn add_picker_users(&mut self, gateways: &Gateways) {
+        for (pool, users) in &self.users {
+            let asking = asking(gateways, users);
+            if let Some(service) = pools::picker_service(self.objects, pool)
+                && !asking.is_empty()
+            {
+                let name = port_name(self.objects, &service);
+                let users = self.picker_users.entry(service);
+                let users = users.or_insert_with(|| (name, FxHashSet::default()));
+                users.1.extend(asking);
+            }
+        }
+    }
+
+    /// Compiles the Services and pools that routes lead to.
+    pub(super) fn lower(
+        &mut self,
+        models: &models::Tables,
+        gateways: &Gateways,
+        last: Option<&Snapshot>,
+    ) {
+        self.add_services(gateways, last);
+        self.add_pools(models, gateways, last);
     }
 
     fn add_services(&mut self, gateways: &Gateways, last: Option<&Snapshot>) {
@@ -225,25 +248,12 @@ impl<'a> Linker<'a> {
 
     fn add_pools(&mut self, models: &models::Tables, gateways: &Gateways, last: Option<&Snapshot>) {
         for (name, users) in &self.users {
-            let asks = |user: &usize| {
-                let gateway = gateways.list.get(*user);
-                gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
-            };
-            let asking: FxHashSet<usize> = users.iter().copied().filter(asks).collect();
             let shown = gateways.client_certificate(users);
-            let external = external_picker(self.objects, name, shown, &asking);
-            if let Some((external, port_name)) = &external {
-                let users = self.picker_users.entry(external.service.clone());
-                users
-                    .or_insert_with(|| (port_name.clone(), FxHashSet::default()))
-                    .1
-                    .extend(&asking);
-            }
+            let external = external_picker(self.objects, name, shown, &asking(gateways, users));
             let tls = backend_tls::resolve(self.objects, TlsBackend::Pool(name), shown);
             if let Err(fault) = &tls {
                 self.pool_faults.insert(name.clone(), fault.clone());
             }
-            let external = external.map(|(external, _)| external);
             let lowered = pools::lower(self.objects, name, models.table(name), external);
             if let Some(mut pool) = lowered {
                 pool.tls = tls.unwrap_or_default();
@@ -376,17 +386,26 @@ fn port_name(objects: &Objects, port: &ServicePort) -> String {
     found.and_then(|port| port.name.clone()).unwrap_or_default()
 }
 
-/// The picker of a pool and the name of its Service's port, if any Gateway asks it.
+/// The Gateways of `users` that ask the endpoint pickers which pools name.
+fn asking(gateways: &Gateways, users: &FxHashSet<usize>) -> FxHashSet<usize> {
+    let asks = |user: &usize| {
+        let gateway = gateways.list.get(*user);
+        gateway.is_some_and(|gateway| !gateway.wants_built_in_picker())
+    };
+    users.iter().copied().filter(asks).collect()
+}
+
+/// The picker of a pool, if any Gateway asks it.
 fn external_picker(
     objects: &Objects,
     pool: &ObjectName,
     shown: Option<&CertificatePem>,
     asking: &FxHashSet<usize>,
-) -> Option<(ExternalPicker, String)> {
+) -> Option<ExternalPicker> {
     let service = pools::picker_service(objects, pool).filter(|_| !asking.is_empty())?;
     let name = port_name(objects, &service);
     let tls = backend_tls::resolve(objects, TlsBackend::Service(&service, &name), shown);
-    Some((pools::external(objects, pool, tls)?, name))
+    pools::external(objects, pool, tls)
 }
 
 fn app_protocol(service: &Service, port: u16) -> AppProtocol {

@@ -28,12 +28,14 @@ pub fn reachable(objects: &Objects, gateway: &ObjectName) -> Objects {
 }
 
 impl Compiler {
-    /// [`reachable`] without compiling again: `objects` are those of the last compilation.
+    /// [`reachable`] without compiling again: `objects` are those of the last compilation, but for
+    /// kinds that are not judged.
     pub fn reachable(&self, objects: &Objects, gateway: &ObjectName) -> Objects {
         let mut reach = Reach {
             objects,
             found: Objects::default(),
             pools: FxHashSet::default(),
+            services: FxHashSet::default(),
         };
         if let Some(entry) = objects.gateways.get(gateway)
             && self.plans.iter().any(|plan| plan.name == *gateway)
@@ -51,6 +53,7 @@ struct Reach<'a> {
     objects: &'a Objects,
     found: Objects,
     pools: FxHashSet<ObjectName>,
+    services: FxHashSet<ObjectName>,
 }
 
 impl Reach<'_> {
@@ -212,6 +215,9 @@ impl Reach<'_> {
     }
 
     fn service(&mut self, name: &ObjectName) {
+        if !self.services.insert(name.clone()) {
+            return;
+        }
         self.take(Kind::Service, name);
         self.backend_tls(is_service, name);
         let objects = self.objects;

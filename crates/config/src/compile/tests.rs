@@ -157,11 +157,13 @@ proptest! {
     ) {
         let mut objects = Objects::default();
         let mut compiler = Compiler::default();
+        let mut judge = Compiler::default();
         let mut before = Arc::new(Snapshot::empty());
         for edit in &edits {
             apply(&mut objects, edit);
             let incremental = compiler.compile(&objects);
             prop_assert_eq!(&incremental, &compile(&objects));
+            prop_assert_eq!(&judge.judge(&objects), &incremental.statuses);
             check_sharing(&before, &incremental.snapshot);
             before = incremental.snapshot;
         }

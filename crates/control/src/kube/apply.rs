@@ -47,6 +47,8 @@ pub(super) struct Written {
     pub(super) key: Key,
     /// The object as it is now; `None` when it is gone or the write failed.
     pub(super) object: Option<Value>,
+    /// Whether it came too late: the object had changed in between, or was gone.
+    pub(super) late: bool,
 }
 
 /// Writes under way, and objects that have to wait after a failure.
@@ -68,15 +70,22 @@ impl Writes {
         }
     }
 
+    /// Whether another write may start now.
+    pub(super) fn has_room(&self) -> bool {
+        self.busy.len() < AT_ONCE
+    }
+
+    /// Whether a write is under way for the object, or one failed a moment ago.
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        let failed = self.failed.get(key);
+        self.busy.contains_key(key) || failed.is_some_and(|(_, until)| *until > Instant::now())
+    }
+
     /// Starts a write unless one is under way for the object, or it failed a moment ago.
     pub(super) fn start(&mut self, client: &Client, key: Key, write: Write) {
         let print = format!("{write:?}");
-        let waits = self
-            .failed
-            .get(&key)
-            .is_some_and(|(_, until)| *until > Instant::now());
         let in_vain = self.fruitless.get(&key) == Some(&print);
-        if waits || in_vain || self.busy.contains_key(&key) || self.busy.len() >= AT_ONCE {
+        if in_vain || self.holds(&key) || !self.has_room() {
             return;
         }
         self.busy.insert(key.clone(), print);
@@ -101,6 +110,7 @@ impl Writes {
 
     fn settle(&mut self, key: Key, done: Result<Option<Value>, kube::Error>) -> Written {
         let print = self.busy.remove(&key).unwrap_or_default();
+        let mut late = false;
         let object = match done {
             Ok(object) => {
                 self.failed.remove(&key);
@@ -114,7 +124,10 @@ impl Writes {
                 }
                 object
             }
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => None,
+            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {
+                late = true;
+                None
+            }
             Err(error) => {
                 let wait = self
                     .failed
@@ -128,7 +141,7 @@ impl Writes {
                 None
             }
         };
-        Written { key, object }
+        Written { key, object, late }
     }
 
     /// Until when something has to wait after a failure.

@@ -153,11 +153,12 @@ impl Feeds {
 
     /// What the proxies of a Gateway say now, to any replica.
     pub(super) fn reports(&self, gateway: &ObjectName) -> Vec<Report> {
-        let relayed = self.relayed.lock();
-        let relayed = relayed.values().flatten().cloned();
-        let all = self.own_reports().into_iter().chain(relayed);
-        all.filter(|(name, _)| name == gateway)
-            .map(|(_, report)| report)
+        let (own, relayed) = (self.reports.lock(), self.relayed.lock());
+        let own = own.iter().map(|((name, _), report)| (name, report));
+        let relayed = relayed.values().flatten();
+        let all = own.chain(relayed.map(|(name, report)| (name, report)));
+        all.filter(|(name, _)| *name == gateway)
+            .map(|(_, report)| report.clone())
             .collect()
     }
 }

@@ -19,7 +19,7 @@ pub(super) const APPLIED: &str = "penstock.dev/applied";
 pub(super) const REPLICAS: &str = "penstock.dev/replicas";
 /// Proxies of a Gateway whose parameters say nothing.
 const DEFAULT_REPLICAS: u32 = 2;
-/// Longest generated name: a Pod's name adds two suffixes and must be a DNS label.
+/// Longest generated name: a Pod's name adds two suffixes, a Service's a hash, and both are DNS labels.
 const LONGEST_NAME: usize = 45;
 const LONGEST_LABEL: usize = 63;
 /// Most addresses of a Gateway (the API's own limit).
@@ -88,12 +88,11 @@ pub(super) fn resource_name(gateway: &str, class: &str) -> String {
     cut(&plain, &wanted, LONGEST_NAME)
 }
 
-/// Name of a Gateway's Service: the first has the name of everything else.
-pub(super) fn service_name(name: &str, number: usize) -> String {
-    if number == 0 {
-        return name.to_owned();
-    }
-    format!("{name}-{}", number + 1)
+/// Name of the Service that asks for an address: told by the address alone, so that it stays where it is
+/// when others come and go.
+fn service_name(name: &str, address: &str) -> String {
+    let hash = Content::new(address.as_bytes().to_vec()).hash;
+    format!("{name}-{hash:016x}")
 }
 
 /// The text itself as a label's value, or its beginning and a hash.
@@ -148,20 +147,26 @@ impl Provisioned<'_> {
         .collect()
     }
 
-    /// One Service for each address that is asked for, since a Service gets one; else one.
     fn services(&self) -> Vec<Manifest> {
-        let addresses = self.static_addresses();
-        let mut addresses: Vec<_> = addresses.iter().map(|one| Some(one.as_str())).collect();
-        if addresses.is_empty() || !self.is_balanced() {
-            addresses = vec![None];
-        }
-        let numbered = addresses.into_iter().take(MOST_ADDRESSES).enumerate();
-        let services = numbered.map(|(number, address)| {
-            let spec = json!({"spec": self.service(address)});
-            let name = service_name(&self.name(), number);
+        let services = self.service_names().into_iter().map(|(name, address)| {
+            let spec = json!({"spec": self.service(address.as_deref())});
             self.named_manifest(name, ("", "v1", "Service"), spec)
         });
         services.collect()
+    }
+
+    /// Names of Services, with what each asks for: one for each address that is asked for, since a
+    /// Service gets one; else one that is called like everything else.
+    pub(super) fn service_names(&self) -> Vec<(String, Option<String>)> {
+        let name = self.name();
+        let addresses = self.static_addresses();
+        if addresses.is_empty() || !self.is_balanced() {
+            return vec![(name, None)];
+        }
+        let addresses = addresses.into_iter().take(MOST_ADDRESSES);
+        addresses
+            .map(|address| (service_name(&name, &address), Some(address)))
+            .collect()
     }
 
     fn manifest(
@@ -316,7 +321,7 @@ impl Provisioned<'_> {
     }
 
     /// The addresses that the Gateway asks for by value.
-    pub(super) fn static_addresses(&self) -> Vec<String> {
+    fn static_addresses(&self) -> Vec<String> {
         let addresses = self.gateway.spec.get("addresses").and_then(Value::as_array);
         let values = addresses
             .into_iter()

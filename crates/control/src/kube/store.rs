@@ -2,8 +2,11 @@
 //! the API, and the JSON that proxies get.
 //!
 //! An object whose content is the same keeps its typed form, so that a status that was written (by us
-//! or by others) compiles nothing again.
+//! or by others) compiles nothing again. What is not as it was is named in `touched`, for who looks only
+//! at that; a version that is known already touches nothing.
 
+use super::apply::Key;
+use super::manifests::made_for;
 use super::resources::WATCHED;
 use bytes::Bytes;
 use config::{Kind, Object, ObjectName, Objects, Resource};
@@ -50,13 +53,14 @@ pub struct Content {
     pub json: Bytes,
 }
 
-/// What an event changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Changed {
-    Nothing,
-    /// Statuses, or what the provisioner made: nothing that the compiler reads.
-    Surroundings,
-    Objects,
+/// An object that is not as it was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Touched {
+    pub(super) key: Key,
+    /// Of what the compiler reads; else only its status, or what the provisioner made.
+    pub(super) compiled: Option<Kind>,
+    /// The Gateway that it was made for.
+    pub(super) made_for: Option<ObjectName>,
 }
 
 /// All objects, by resource.
@@ -65,6 +69,8 @@ pub(super) struct Store {
     resources: Vec<BTreeMap<ObjectName, Stored>>,
     synced: Vec<bool>,
     pub(super) objects: Objects,
+    /// Since whoever reads this emptied it.
+    pub(super) touched: Vec<Touched>,
 }
 
 impl Default for Store {
@@ -73,6 +79,7 @@ impl Default for Store {
             resources: WATCHED.iter().map(|_| BTreeMap::new()).collect(),
             synced: vec![false; WATCHED.len()],
             objects: Objects::default(),
+            touched: Vec::new(),
         }
     }
 }
@@ -106,13 +113,23 @@ impl Store {
         self.resources.get(index).into_iter().flatten()
     }
 
-    pub(super) fn listed(&mut self, index: usize, values: Vec<Value>) -> Changed {
+    /// The objects of one namespace.
+    pub(super) fn all_in<'a>(
+        &'a self,
+        index: usize,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a ObjectName, &'a Stored)> {
+        let known = self.resources.get(index).into_iter();
+        let from = known.flat_map(move |known| known.range(ObjectName::new(namespace, "")..));
+        from.take_while(move |(name, _)| &*name.namespace == namespace)
+    }
+
+    pub(super) fn listed(&mut self, index: usize, values: Vec<Value>) {
         self.settled(index);
-        let mut changed = Changed::Nothing;
         let mut seen = std::collections::BTreeSet::new();
         for value in values {
             seen.extend(name_of(&value));
-            changed = changed.max(self.applied(index, value));
+            self.applied(index, value);
         }
         let known = self
             .resources
@@ -121,9 +138,8 @@ impl Store {
             .flat_map(BTreeMap::keys);
         let gone: Vec<ObjectName> = known.filter(|name| !seen.contains(name)).cloned().collect();
         for name in gone {
-            changed = changed.max(self.removed(index, &name));
+            self.removed(index, &name);
         }
-        changed
     }
 
     /// A resource that is not served has been looked for.
@@ -135,80 +151,87 @@ impl Store {
 
     /// Takes over the answer to a write. It may come after the event that the object is gone, so it
     /// never brings one back.
-    pub(super) fn refreshed(&mut self, index: usize, value: Value) -> Changed {
+    pub(super) fn refreshed(&mut self, index: usize, value: Value) {
         let known = name_of(&value).and_then(|name| self.get(index, &name));
         if known.is_some_and(|known| value["metadata"]["uid"] == *known.uid()) {
-            return self.applied(index, value);
+            self.applied(index, value);
         }
-        Changed::Nothing
     }
 
-    pub(super) fn applied(&mut self, index: usize, value: Value) -> Changed {
+    pub(super) fn applied(&mut self, index: usize, value: Value) {
         let (Some(watched), Some(name)) = (WATCHED.get(index), name_of(&value)) else {
-            return Changed::Nothing;
+            return;
         };
         let Some(stored) = Stored::of(watched.kind, value) else {
-            return Changed::Nothing;
+            return;
         };
         let Some(known) = self.resources.get_mut(index) else {
-            return Changed::Nothing;
+            return;
         };
         let before = known.get(&name);
-        if before.is_some_and(|before| before.is_newer_than(&stored)) {
-            return Changed::Nothing;
+        if before.is_some_and(|before| before.is_newer_than(&stored) || before.is(&stored)) {
+            return;
         }
         let is_same = before.is_some_and(|before| before.content.hash == stored.content.hash);
+        let made_for = made_for(&stored).or_else(|| made_for(before?));
         let json = stored.content.json.clone();
         known.insert(name.clone(), stored);
-        match watched.kind {
-            Some(kind) if !is_same => self.put(kind, index, &name, &json),
-            _ => Changed::Surroundings,
+        let compiled = watched
+            .kind
+            .filter(|kind| !is_same && self.put(*kind, index, &name, &json));
+        self.touched.push(Touched {
+            key: (index, name),
+            compiled,
+            made_for,
+        });
+    }
+
+    pub(super) fn deleted(&mut self, index: usize, value: &Value) {
+        if let Some(name) = name_of(value) {
+            self.removed(index, &name);
         }
     }
 
-    pub(super) fn deleted(&mut self, index: usize, value: &Value) -> Changed {
-        name_of(value).map_or(Changed::Nothing, |name| self.removed(index, &name))
-    }
-
-    fn removed(&mut self, index: usize, name: &ObjectName) -> Changed {
-        let gone = self
-            .resources
-            .get_mut(index)
-            .and_then(|known| known.remove(name));
+    fn removed(&mut self, index: usize, name: &ObjectName) {
+        let known = self.resources.get_mut(index);
+        let Some(gone) = known.and_then(|known| known.remove(name)) else {
+            return;
+        };
         let kind = WATCHED.get(index).and_then(|watched| watched.kind);
-        match (gone, kind) {
-            (None, _) => Changed::Nothing,
-            (Some(_), None) => Changed::Surroundings,
-            (Some(_), Some(kind)) => {
-                self.objects.remove(kind, name);
-                // The same kind may be served from another group.
-                let other = self.of_kind(kind, name);
-                let other = other.map(|(index, stored)| (index, stored.content.json.clone()));
-                if let Some((index, json)) = other {
-                    self.put(kind, index, name, &json);
-                }
-                Changed::Objects
+        if let Some(kind) = kind {
+            self.objects.remove(kind, name);
+            // The same kind may be served from another group.
+            let other = self.of_kind(kind, name);
+            let other = other.map(|(index, stored)| (index, stored.content.json.clone()));
+            if let Some((index, json)) = other {
+                self.put(kind, index, name, &json);
             }
         }
+        self.touched.push(Touched {
+            key: (index, name.clone()),
+            compiled: kind,
+            made_for: made_for(&gone),
+        });
     }
 
-    /// Hands an object to the compiler unless an earlier resource has one of that name.
-    fn put(&mut self, kind: Kind, index: usize, name: &ObjectName, json: &Bytes) -> Changed {
+    /// Hands an object to the compiler unless an earlier resource has one of that name; whether it
+    /// took it.
+    fn put(&mut self, kind: Kind, index: usize, name: &ObjectName, json: &Bytes) -> bool {
         if self
             .of_kind(kind, name)
             .is_some_and(|(first, _)| first != index)
         {
-            return Changed::Surroundings;
+            return false;
         }
         let decoded = serde_json::from_slice(json).and_then(|json| Resource::from_json(kind, json));
         match decoded {
             Ok(resource) => {
                 self.objects.insert(Object::from(resource));
-                Changed::Objects
+                true
             }
             Err(error) => {
                 tracing::warn!(%kind, %name, %error, "an object cannot be read; what stood before stays");
-                Changed::Surroundings
+                false
             }
         }
     }
@@ -273,6 +296,14 @@ impl Stored {
 
     pub(super) fn is_going(&self) -> bool {
         self.metadata.contains_key("deletionTimestamp")
+    }
+
+    /// Whether `other` is this very state of the object, as this very version of its kind.
+    fn is(&self, other: &Self) -> bool {
+        !self.resource_version.is_empty()
+            && self.resource_version == other.resource_version
+            && self.api_version == other.api_version
+            && self.uid() == other.uid()
     }
 
     /// Whether `other`, of the same object, is an older state: answers to writes and events of

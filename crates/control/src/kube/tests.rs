@@ -3,6 +3,7 @@
 use super::*;
 use config::SocketState;
 use serde_json::Value;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -241,6 +242,72 @@ async fn statuses_of_a_pool_follow_its_routes() {
     server
         .until("no parent", |server| parents(server) == Some(0))
         .await;
+}
+
+/// Routes that come and go together.
+const MANY: usize = 200;
+
+#[tokio::test]
+async fn many_routes_get_their_statuses_and_go() {
+    let (server, client) = Server::start().await;
+    let name = |number: usize| format!("route-{number}");
+    let routes =
+        (0..MANY).map(|number| ROUTE.replace("name: r,", &format!("name: {},", name(number))));
+    let routes: Vec<String> = routes.collect();
+    server.put(&[CLASS, GATEWAY, POOL, &routes.join("---\n")].join("---\n"));
+    let _running = run(client, "one_127.0.0.1:1").await;
+    let attached = |server: &Server| {
+        let gateway = server.get(GATEWAYS, "demo", "gw").unwrap();
+        gateway["status"]["listeners"][0]["attachedRoutes"].as_u64()
+    };
+    let written = |server: &Server| {
+        let is_status = |line: &&String| line.contains("httproutes/status");
+        attached(server) == Some(MANY as u64)
+            && server.journal().iter().filter(is_status).count() == MANY
+    };
+    server.until("all statuses", written).await;
+    for number in 0..MANY {
+        server.delete(ROUTES, "demo", &name(number));
+    }
+    server
+        .until("none attached", |server| attached(server) == Some(0))
+        .await;
+    let asked = server.definitions();
+    assert!(asked < MANY / 10, "read a definition {asked} times");
+}
+
+#[tokio::test]
+async fn only_what_the_compiler_reads_is_compiled() {
+    let (server, client) = Server::start().await;
+    server.put(
+        "apiVersion: coordination.k8s.io/v1\nkind: Lease\n\
+         metadata: {name: controller, namespace: system}\nspec: {holderIdentity: another}\n",
+    );
+    server.put(&[CLASS, GATEWAY, ROUTE, POOL].join("---\n"));
+    // While another one leads, nothing is provisioned, which would be read too.
+    let running = run(client, "one_127.0.0.1:1").await;
+    running.ready().await;
+    let compilations = || running.controller.counts.compilations.load(Relaxed);
+    assert_eq!(compilations(), 1);
+    let gateway = config::ObjectName::new("demo", "gw");
+    let mut feed = running.controller.feeds.follow(&gateway);
+    let mut has = async |key: &str| {
+        let fed = feed.wait_for(|feed| feed.objects.contains_key(key));
+        tokio::time::timeout(PATIENCE, fed)
+            .await
+            .expect(key)
+            .unwrap();
+    };
+    server.put(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: member, namespace: demo, labels: {app: a}}\n\
+         status: {phase: Running, podIP: 10.0.0.9, conditions: [{type: Ready, status: 'True'}]}\n",
+    );
+    has("Pod/demo/member").await;
+    assert_eq!(compilations(), 1, "where an endpoint is");
+    server.set_status(ROUTES, "demo", "r", serde_json::json!({"parents": []}));
+    server.put(&ROUTE.replace("name: r,", "name: second,"));
+    has("HttpRoute/demo/second").await;
+    assert_eq!(compilations(), 2, "a status and a route");
 }
 
 #[tokio::test]

@@ -12,9 +12,13 @@ use kube::{Client, core::GroupVersionKind};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
 /// How often a resource that is not served is asked for.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// How long a deletion waits for others, and most events that are taken together then.
+const GATHER: Duration = Duration::from_millis(10);
+const TOGETHER: usize = 256;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -82,22 +86,39 @@ impl Following<'_> {
         }
         let mut stream = std::pin::pin!(watcher(api, config));
         while let Some(next) = stream.next().await {
-            match next {
-                Ok(event) => {
-                    self.wait = FIRST_WAIT;
-                    if self.pass_on(event).await.is_err() {
-                        return End::NobodyListens;
-                    }
+            let mut together = vec![next];
+            let mut is_going = false;
+            if self.watched.is_custom() && together.iter().any(is_delete) {
+                let end = Instant::now() + GATHER;
+                while together.len() < TOGETHER
+                    && let Ok(Some(next)) = timeout_at(end, stream.next()).await
+                {
+                    together.push(next);
                 }
-                Err(error) if is_missing(&error) => return End::NotServed,
-                Err(error) => {
-                    tracing::warn!(resource = self.watched.definition(), %error, "a watch failed");
-                    tokio::time::sleep(self.wait).await;
-                    self.wait = (self.wait * 2).min(LONGEST_WAIT);
+                // One question for all that are here: what is not going now was not going before.
+                is_going = self.is_definition_going().await;
+            }
+            for next in together {
+                match next {
+                    Ok(watcher::Event::Delete(_)) if is_going => {}
+                    Ok(event) => {
+                        self.wait = FIRST_WAIT;
+                        if self.pass_on(event).await.is_err() {
+                            return End::NobodyListens;
+                        }
+                    }
+                    Err(error) if is_missing(&error) => return End::NotServed,
+                    Err(error) => self.failed(&error).await,
                 }
             }
         }
         End::NobodyListens
+    }
+
+    async fn failed(&mut self, error: &watcher::Error) {
+        tracing::warn!(resource = self.watched.definition(), %error, "a watch failed");
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
     }
 
     async fn pass_on(
@@ -119,15 +140,10 @@ impl Following<'_> {
                 Some(value) => Event::Applied(index, value),
                 None => return Ok(()),
             },
-            watcher::Event::Delete(object) => {
-                if self.watched.is_custom() && self.is_definition_going().await {
-                    return Ok(());
-                }
-                match self.value(object) {
-                    Some(value) => Event::Deleted(index, value),
-                    None => return Ok(()),
-                }
-            }
+            watcher::Event::Delete(object) => match self.value(object) {
+                Some(value) => Event::Deleted(index, value),
+                None => return Ok(()),
+            },
         };
         self.events.send(event).await
     }
@@ -156,6 +172,10 @@ impl Following<'_> {
             }
         }
     }
+}
+
+fn is_delete(next: &Result<watcher::Event<DynamicObject>, watcher::Error>) -> bool {
+    matches!(next, Ok(watcher::Event::Delete(_)))
 }
 
 fn is_missing(error: &watcher::Error) -> bool {

@@ -200,6 +200,40 @@ proptest! {
             prop_assert_eq!(again.all().len(), seen.all().len());
         }
     }
+
+    #[test]
+    fn statuses_do_not_depend_on_where_endpoints_are(list in objects()) {
+        let judged = |objects: &Objects| Compiler::new(Placement::PerGateway).judge(objects);
+        let all: Objects = list.iter().cloned().collect();
+        prop_assert_eq!(&judged(&all), &compile_all(&all).statuses);
+        let kept = list.into_iter().filter(|object| object.resource.kind().is_judged());
+        let less: Objects = kept.collect();
+        prop_assert_eq!(judged(&less), judged(&all));
+    }
+}
+
+#[test]
+fn a_route_is_of_the_gateways_that_take_it() {
+    let text = [
+        CLASSES.to_owned(),
+        gateway(0, 1),
+        gateway(1, 1),
+        route(0, 0),
+        route(2, 0),
+    ];
+    let all: Objects = decode(&text.join("---\n")).into_iter().collect();
+    let mut compiler = Compiler::new(Placement::PerGateway);
+    compiler.judge(&all);
+    let takers = |route: &str| {
+        let routes = [ObjectName::new("n0", route)].into_iter().collect();
+        let takers = compiler.takers(&routes).into_iter();
+        let mut takers: Vec<String> = takers.map(|name| name.to_string()).collect();
+        takers.sort();
+        takers
+    };
+    assert_eq!(takers("r0"), ["n0/gw0"]);
+    assert_eq!(takers("r2"), ["n0/gw0", "n0/gw1"]);
+    assert!(takers("other").is_empty());
 }
 
 #[track_caller]

@@ -3,7 +3,7 @@
 //! What the status says of the generation already stays while no proxy says otherwise, so a controller
 //! that starts anew, or loses its proxies for a moment, takes nothing back.
 
-use super::super::manifests::{MOST_ADDRESSES, resource_name, service_name};
+use super::super::manifests::MOST_ADDRESSES;
 use super::super::resources::position;
 use super::super::store::Stored;
 use super::{Controller, texts};
@@ -17,7 +17,7 @@ impl Controller {
         let Some((_, gateway)) = self.store.of_kind(Kind::Gateway, &status.name) else {
             return Vec::new();
         };
-        let addresses = self.addresses(&status.name, gateway);
+        let addresses = self.addresses(&status.name);
         let listeners = self.listener_states(&status.name, gateway);
         let asked = gateway
             .spec
@@ -39,17 +39,15 @@ impl Controller {
         addresses
     }
 
-    fn addresses(&self, name: &ObjectName, gateway: &Stored) -> Vec<Value> {
-        let class = gateway.spec["gatewayClassName"]
-            .as_str()
-            .unwrap_or_default();
-        let first = resource_name(&name.name, class);
+    fn addresses(&self, name: &ObjectName) -> Vec<Value> {
         let index = position("", "Service").unwrap_or(usize::MAX);
         let mut values: Vec<(&str, &str)> = Vec::new();
-        for number in 0..MOST_ADDRESSES {
-            let service = ObjectName::new(&name.namespace, &service_name(&first, number));
+        let provisioned = self.provisioned(name);
+        let services = provisioned.map_or(Vec::new(), |one| one.service_names());
+        for (service, _) in services {
+            let service = ObjectName::new(&name.namespace, &service);
             let Some(service) = self.store.get(index, &service) else {
-                break;
+                continue;
             };
             if service.spec["type"] == "LoadBalancer" {
                 let ingress = &service.status["loadBalancer"]["ingress"];

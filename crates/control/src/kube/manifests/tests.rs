@@ -15,6 +15,13 @@ fn settings() -> ProxySettings {
 }
 
 fn store(infrastructure: Value, parameters: Value) -> Store {
+    store_with(&["192.0.2.7"], infrastructure, parameters)
+}
+
+fn store_with(addresses: &[&str], infrastructure: Value, parameters: Value) -> Store {
+    let addresses = addresses.iter();
+    let addresses = addresses.map(|value| json!({"type": "IPAddress", "value": value}));
+    let addresses: Vec<Value> = addresses.collect();
     let mut store = Store::default();
     let objects = [
         json!({
@@ -32,7 +39,7 @@ fn store(infrastructure: Value, parameters: Value) -> Store {
             "metadata": {"name": "gw", "namespace": "n", "uid": "u"},
             "spec": {
                 "gatewayClassName": "penstock", "infrastructure": infrastructure,
-                "addresses": [{"type": "IPAddress", "value": "192.0.2.7"}],
+                "addresses": addresses,
                 "listeners": [
                     {"name": "a", "port": 80, "protocol": "HTTP"},
                     {"name": "b", "port": 80, "protocol": "HTTP", "hostname": "b.example"},
@@ -53,8 +60,7 @@ fn store(infrastructure: Value, parameters: Value) -> Store {
     store
 }
 
-/// Service, then Deployment.
-fn made(store: &Store, deployment: Option<&Stored>) -> (Value, Value) {
+fn manifests(store: &Store, deployment: Option<&Stored>) -> Vec<Manifest> {
     let mut compiler = Compiler::new(Placement::PerGateway);
     compiler.compile(&store.objects);
     let plan = &compiler.plans()[0];
@@ -66,7 +72,12 @@ fn made(store: &Store, deployment: Option<&Stored>) -> (Value, Value) {
         settings: &settings,
         deployment,
     };
-    let manifests = provisioned.manifests();
+    provisioned.manifests()
+}
+
+/// Service, then Deployment.
+fn made(store: &Store, deployment: Option<&Stored>) -> (Value, Value) {
+    let manifests = manifests(store, deployment);
     let of = |kind: &str| {
         manifests
             .iter()
@@ -125,6 +136,41 @@ fn infrastructure_is_on_everything_and_ours_win() {
             .collect::<Vec<_>>(),
         [80, 8080]
     );
+}
+
+/// Names of the Services and the addresses that they ask for.
+fn services(addresses: &[&str], parameters: Value) -> Vec<(String, Value)> {
+    let manifests = manifests(&store_with(addresses, Value::Null, parameters), None);
+    let services = manifests.into_iter().filter(|one| one.kind == "Service");
+    let shown = services.map(|mut one| {
+        let name = one.object["metadata"]["name"].as_str().unwrap().to_owned();
+        (name, one.object["spec"]["loadBalancerIP"].take())
+    });
+    shown.collect()
+}
+
+#[test]
+fn an_address_keeps_its_service_when_others_go() {
+    let both = services(&["192.0.2.7", "192.0.2.8"], json!({}));
+    assert_eq!(
+        (&both[0].1, &both[1].1),
+        (&json!("192.0.2.7"), &json!("192.0.2.8"))
+    );
+    assert_ne!(both[0].0, both[1].0);
+    assert!(
+        both.iter()
+            .all(|(name, _)| name.starts_with("gw-penstock-"))
+    );
+    assert_eq!(services(&["192.0.2.8"], json!({})), both[1..]);
+    assert_eq!(services(&["192.0.2.8", "192.0.2.7"], json!({}))[0], both[1]);
+    let plain = [("gw-penstock".to_owned(), Value::Null)];
+    assert_eq!(services(&[], json!({})), plain);
+    assert_eq!(
+        services(&["192.0.2.7"], json!({"serviceType": "ClusterIP"})),
+        plain
+    );
+    let longest = service_name(&"a".repeat(LONGEST_NAME), "2001:db8::1");
+    assert!(longest.len() <= LONGEST_LABEL, "{longest}");
 }
 
 #[test]

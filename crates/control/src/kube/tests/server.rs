@@ -27,6 +27,8 @@ struct State {
     log: Vec<(u64, String, Value)>,
     absent: BTreeSet<String>,
     journal: Vec<String>,
+    /// How often definitions were read.
+    definitions: usize,
 }
 
 pub(super) struct Server {
@@ -144,6 +146,13 @@ impl Server {
         object
     }
 
+    /// Replaces a status, as another controller would.
+    pub(super) fn set_status(&self, resource: &str, namespace: &str, name: &str, status: Value) {
+        let mut object = self.get(resource, namespace, name).unwrap();
+        object["status"] = status;
+        self.store(resource, object, true);
+    }
+
     pub(super) fn delete(&self, resource: &str, namespace: &str, name: &str) {
         let mut state = self.state.lock();
         state.version += 1;
@@ -221,14 +230,16 @@ impl Server {
         }
     }
 
+    /// How often definitions were read.
+    pub(super) fn definitions(&self) -> usize {
+        self.state.lock().definitions
+    }
+
     fn definition(&self, name: &str) -> Response<Body> {
         let (plural, group) = name.split_once('.').unwrap();
-        if self
-            .state
-            .lock()
-            .absent
-            .contains(&format!("{group}/{plural}"))
-        {
+        let mut state = self.state.lock();
+        state.definitions += 1;
+        if state.absent.contains(&format!("{group}/{plural}")) {
             return status(StatusCode::NOT_FOUND);
         }
         answer(&json!({
