@@ -58,8 +58,8 @@ pub use snapshot::{
     ServiceConfig, ServicePort, Snapshot,
 };
 pub use status::{
-    Condition, ConditionType, ListenerStatus, ObjectStatus, ParentStatus, Problem, Reason,
-    SocketState, Statuses, Truth,
+    Condition, ConditionType, ListenerReport, ListenerStatus, ObjectStatus, ParentStatus, Problem,
+    Reason, SocketState, Statuses, Truth,
 };
 pub use table::{RequestView, RouteMatch, RouteTable};
 pub use tls::{

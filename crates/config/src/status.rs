@@ -11,7 +11,7 @@ use crate::name::ObjectName;
 use crate::objects::{Kind, Origin};
 
 mod programmed;
-pub use programmed::SocketState;
+pub use programmed::{ListenerReport, SocketState};
 
 /// True, false or not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -4,8 +4,10 @@
 //! models. The hops are those of a request: listener, route, pool, endpoint, model.
 //! Next: `doctor/plan.rs` (what is sent), `doctor/probe.rs` (sending it and judging the answer).
 
+mod example;
 mod plan;
 mod probe;
+mod secure;
 
 use crate::cli::{DoctorArgs, Output};
 use crate::why::fetch;

@@ -9,6 +9,7 @@ pub(crate) mod memory;
 mod serving;
 mod signals;
 pub(crate) mod source;
+mod ttl;
 
 use crate::admin::Admin;
 use crate::cli::RunArgs;

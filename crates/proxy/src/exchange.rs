@@ -68,9 +68,9 @@ pub(crate) struct Exchange {
     /// Blocks of the prompt that the chosen endpoint was believed to hold.
     pub(crate) believed_blocks: u32,
     pub(crate) attempts: Vec<Attempt>,
-    /// Sendings again over a new connection, because a kept one turned out to be closed. Each
-    /// counts as a try, since the endpoint may have seen the first.
-    pub(crate) resends: usize,
+    /// Attempts that ended with a failed connect after a kept connection had closed on the request:
+    /// the endpoint may have seen it, and even have died of it.
+    pub(crate) sent_to_gone: usize,
     pub(crate) timings: Timings,
     pub(crate) response: Answered,
     pub(crate) failure: Option<Failure>,
@@ -242,7 +242,7 @@ impl Exchange {
             chain: Vec::new(),
             believed_blocks: 0,
             attempts: Vec::new(),
-            resends: 0,
+            sent_to_gone: 0,
             timings: Timings::default(),
             response: Answered::default(),
             failure: None,
@@ -271,7 +271,7 @@ impl Exchange {
         self.chain.clear();
         self.believed_blocks = 0;
         self.attempts.clear();
-        self.resends = 0;
+        self.sent_to_gone = 0;
         self.timings = Timings::default();
         self.response = Answered::default();
         self.failure = None;

@@ -40,4 +40,5 @@ pub use metrics::Metrics;
 pub use pool::Resolved;
 pub use pool::decisions::{Decisions, Record};
 pub use pool::view::{EndpointView, PickerView, PoolView};
+pub use tls::client::unverified_tls;
 pub use worker::TICK;

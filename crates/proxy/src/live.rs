@@ -159,6 +159,8 @@ pub struct Bound {
     pub configured: SocketAddr,
     /// The address it listens on, or why it does not.
     pub result: Result<SocketAddr, io::Error>,
+    /// Gateway and name of each of its listeners whose certificates cannot be used, and why.
+    pub certificates: Vec<(ObjectName, Box<str>, String)>,
 }
 
 /// What `apply` did.

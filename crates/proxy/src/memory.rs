@@ -30,6 +30,9 @@ pub(crate) const H2_BYTES: usize = 16 << 10;
 pub(crate) const H2_STREAM_BYTES: usize = 8 << 10;
 /// What a request that waits in a queue costs beside its body.
 const WAITER_BYTES: usize = 1 << 10;
+/// A rule of a route and an endpoint, as configured and as served. Estimates, on the high side.
+const RULE_BYTES: usize = 2 << 10;
+const ENDPOINT_BYTES: usize = 2 << 10;
 /// A block in a prefix index, with the room that growing tables take.
 const BLOCK_BYTES: usize = 192;
 /// The most that is left free for one reason.
@@ -54,9 +57,14 @@ pub(crate) enum Use {
     ReadAhead,
     /// Answers that clients have not taken.
     Unsent,
+    /// Answers that are not decided: heads in pieces, event streams up to their first event.
+    Undecided,
+    /// Conversations with external endpoint pickers.
+    Pickers,
     /// Read buffers of the workers, in use and spare.
     ReadBuffers,
     // What follows is set by `refresh`.
+    Configuration,
     Queues,
     PrefixIndexes,
     Decisions,
@@ -66,13 +74,16 @@ pub(crate) enum Use {
 }
 
 /// Every use with its name in `/debug/memory` and as a label.
-const USES: [(Use, &str); 11] = [
+const USES: [(Use, &str); 14] = [
     (Use::Connections, "connections"),
     (Use::Layers, "tls_and_http2"),
     (Use::Bodies, "request_bodies"),
     (Use::ReadAhead, "read_ahead"),
     (Use::Unsent, "unsent_answers"),
+    (Use::Undecided, "undecided_answers"),
+    (Use::Pickers, "picker_conversations"),
     (Use::ReadBuffers, "read_buffers"),
+    (Use::Configuration, "configuration"),
     (Use::Queues, "queues"),
     (Use::PrefixIndexes, "prefix_indexes"),
     (Use::Decisions, "decisions"),
@@ -235,13 +246,18 @@ pub(crate) fn note_program() {
 
 /// Measures what changes slowly.
 pub(crate) fn refresh(live: &Live, decisions: usize, series: usize) {
+    let listeners = live.snapshot.binds.iter().flat_map(|bind| &bind.listeners);
+    let rules = listeners.map(|listener| listener.routes.rules().count());
+    let mut configuration = rules.sum::<usize>() * RULE_BYTES;
     let mut queues = 0;
     let mut indexes = 0;
     for pool in live.all_pools() {
         let (requests, prefixes) = pool.memory();
         queues += requests * WAITER_BYTES;
         indexes += prefixes;
+        configuration += pool.endpoint_count() * ENDPOINT_BYTES;
     }
+    ACCOUNT.of(Use::Configuration).store(configuration, Relaxed);
     ACCOUNT.of(Use::Queues).store(queues, Relaxed);
     ACCOUNT.of(Use::PrefixIndexes).store(indexes, Relaxed);
     ACCOUNT.of(Use::Decisions).store(decisions, Relaxed);

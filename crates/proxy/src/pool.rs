@@ -257,6 +257,10 @@ impl Pool {
         self.endpoints.load().get(&id).cloned()
     }
 
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.endpoints.load().len()
+    }
+
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         let mut all: Vec<_> = self.endpoints.load().values().cloned().collect();
         all.sort_by_key(|endpoint| endpoint.id.slot);

@@ -15,6 +15,7 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::client::Client;
+use crate::memory::{ACCOUNT, Charge, Full, Use};
 use crate::pool::lease::Lease;
 use crate::pool::{Endpoint, Pool};
 use crate::retry;
@@ -171,6 +172,7 @@ pub(crate) async fn begin(
     let mut reply = Box::new(Reply::new(x, limits));
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
+    let mut held = Charge::none(Use::Undecided);
     let mut received = false;
     let mut opened = false;
     let mut heartbeat = Heartbeat::new();
@@ -217,6 +219,8 @@ pub(crate) async fn begin(
             client.set_deadline(None);
             return Ok(Begun::new(reply, ready, None));
         }
+        let room = held.keep(partial.capacity() + ready.capacity());
+        room.map_err(|Full| ACCOUNT.refuse(Phase::Head))?;
     }
 }
 

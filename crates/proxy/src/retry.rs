@@ -50,11 +50,7 @@ impl Budget {
 
 /// Whether `failure` of the latest attempt may be tried elsewhere; takes from the budget if so.
 pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
-    if x.response.is_bound() {
-        return false;
-    }
-    let gone = failure.cause == Cause::ConnectFailed;
-    if !gone && tries_are_over(x) || gone && x.attempts.len() > MOST_RETRIES + MOST_GONE {
+    if x.response.is_bound() || tries_are_over(x, failure) {
         return false;
     }
     if let Some(retry) = of_route(x) {
@@ -75,20 +71,16 @@ pub(crate) fn allowed(pool: &Pool, x: &Exchange, failure: &Failure) -> bool {
     }
 }
 
-/// Whether the request was sent as often as it may be.
-pub(crate) fn tries_are_over(x: &Exchange) -> bool {
-    if let Some(retry) = of_route(x) {
-        return x.attempts.len() + x.resends > retry.attempts as usize;
-    }
+/// Whether the request has gone to as many endpoints as it may, after this failure of the latest.
+/// One that closed a kept connection on it may get it twice: that is one try.
+fn tries_are_over(x: &Exchange, latest: &Failure) -> bool {
+    let most = of_route(x).map_or(MOST_RETRIES, |retry| retry.attempts as usize);
     // Nobody has seen a request whose connection failed; when many servers go at once, such tries
     // must not use up the others.
-    let failures = x
-        .attempts
-        .iter()
-        .filter_map(|attempt| attempt.failure.as_ref());
-    let gone = failures.filter(|failure| failure.cause == Cause::ConnectFailed);
-    let gone = gone.count().min(MOST_GONE);
-    x.attempts.len() - gone + x.resends > MOST_RETRIES
+    let reached = |failure: &&Failure| failure.cause != Cause::ConnectFailed;
+    let earlier = x.attempts.iter().filter_map(|one| one.failure.as_ref());
+    let sent = earlier.chain([latest]).filter(reached).count() + x.sent_to_gone;
+    sent > most || x.attempts.len() > most + MOST_GONE
 }
 
 /// What the request's route says about retries, if it does.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use super::{Condition, ConditionType, ListenerStatus, ObjectStatus, Reason, Statuses, Truth};
+use crate::name::ObjectName;
 use crate::objects::Kind;
 use crate::snapshot::Snapshot;
 
@@ -21,6 +22,38 @@ pub enum SocketState {
     AddressNotUsable(String),
     /// The Gateway has no address yet (in a cluster).
     AddressNotAssigned(String),
+    /// The listener's certificate or key cannot be used; the text says why. The last good one, if
+    /// there was one, is still shown to clients.
+    CertificateUnusable(String),
+}
+
+/// What a proxy reports of one listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerReport {
+    /// The Gateway.
+    pub gateway: ObjectName,
+    /// The listener's name.
+    pub listener: Box<str>,
+    /// What became of a socket that it needs, or of its certificates.
+    pub state: SocketState,
+}
+
+impl ListenerReport {
+    /// Reports of the listeners of `snapshot` whose sockets are in `sockets`, by address and port.
+    pub fn of_sockets(snapshot: &Snapshot, sockets: &[(SocketAddr, SocketState)]) -> Vec<Self> {
+        let mut reports = Vec::new();
+        for bind in &snapshot.binds {
+            let socket = SocketAddr::new(bind.address, bind.port);
+            let state = sockets.iter().find(|(address, _)| *address == socket);
+            let Some((_, state)) = state else { continue };
+            reports.extend(bind.listeners.iter().map(|listener| Self {
+                gateway: listener.gateway.clone(),
+                listener: listener.name.clone(),
+                state: state.clone(),
+            }));
+        }
+        reports
+    }
 }
 
 impl SocketState {
@@ -29,32 +62,26 @@ impl SocketState {
             Self::Served => "",
             Self::PortUnavailable(message)
             | Self::AddressNotUsable(message)
-            | Self::AddressNotAssigned(message) => message,
+            | Self::AddressNotAssigned(message)
+            | Self::CertificateUnusable(message) => message,
         }
     }
 }
 
 impl Statuses {
-    /// Takes over what a proxy reports of the sockets of `snapshot`, by address and port. Listeners
-    /// without a report stay as they are.
-    pub fn take_sockets(&mut self, snapshot: &Snapshot, report: &[(SocketAddr, SocketState)]) {
-        for bind in &snapshot.binds {
-            let socket = SocketAddr::new(bind.address, bind.port);
-            let Some((_, state)) = report.iter().find(|(address, _)| *address == socket) else {
-                continue;
-            };
-            for listener in &bind.listeners {
-                let gateway = self
-                    .objects
-                    .iter_mut()
-                    .find(|status| status.kind == Kind::Gateway && status.name == listener.gateway);
-                let position = gateway.as_ref().and_then(|gateway| {
-                    let named = |known: &ListenerStatus| *known.name == *listener.name;
-                    gateway.listeners.iter().position(named)
-                });
-                if let (Some(gateway), Some(position)) = (gateway, position) {
-                    gateway.take_listener(position, state);
-                }
+    /// Takes over what a proxy reports of listeners. Those without a report stay as they are.
+    pub fn take_reports(&mut self, reports: &[ListenerReport]) {
+        for report in reports {
+            let gateway = self
+                .objects
+                .iter_mut()
+                .find(|status| status.kind == Kind::Gateway && status.name == report.gateway);
+            let position = gateway.as_ref().and_then(|gateway| {
+                let named = |known: &ListenerStatus| *known.name == *report.listener;
+                gateway.listeners.iter().position(named)
+            });
+            if let (Some(gateway), Some(position)) = (gateway, position) {
+                gateway.take_listener(position, &report.state);
             }
         }
     }
@@ -115,6 +142,12 @@ fn of_listener(conditions: &mut [Condition], state: &SocketState, path: &str) {
             (ConditionType::Accepted, SocketState::PortUnavailable(_)) => {
                 refuse(condition, Reason::PortUnavailable, state, path);
             }
+            (ConditionType::ResolvedRefs, SocketState::CertificateUnusable(_))
+                if condition.status == Truth::True =>
+            {
+                let path = format!("{path}.tls.certificateRefs");
+                refuse(condition, Reason::InvalidCertificateRef, state, &path);
+            }
             _ => {}
         }
     }
@@ -129,7 +162,7 @@ fn of_gateway(conditions: &mut [Condition], state: &SocketState, any_programmed:
                     Condition::plain(ConditionType::Programmed, Truth::True, Reason::Programmed);
             }
             SocketState::Served => {}
-            SocketState::PortUnavailable(_) => {
+            SocketState::PortUnavailable(_) | SocketState::CertificateUnusable(_) => {
                 refuse(condition, Reason::Invalid, state, "spec.listeners");
             }
             SocketState::AddressNotUsable(_) => {
@@ -174,7 +207,8 @@ spec:
             .iter()
             .map(|(address, state)| (address.parse().unwrap(), state.clone()))
             .collect();
-        compiled.statuses.take_sockets(&compiled.snapshot, &report);
+        let reports = ListenerReport::of_sockets(&compiled.snapshot, &report);
+        compiled.statuses.take_reports(&reports);
         let shown = |conditions: &[Condition]| {
             let mut shown = String::new();
             for one in conditions {

@@ -122,6 +122,7 @@ impl Listener {
             SocketState::AddressNotUsable(message) | SocketState::AddressNotAssigned(message) => {
                 (2, message.as_str())
             }
+            SocketState::CertificateUnusable(message) => (3, message.as_str()),
         };
         Self {
             name: name.to_owned(),
@@ -135,6 +136,7 @@ impl Listener {
         match self.state {
             0 => SocketState::Served,
             2 => SocketState::AddressNotUsable(self.message.clone()),
+            3 => SocketState::CertificateUnusable(self.message.clone()),
             _ => SocketState::PortUnavailable(self.message.clone()),
         }
     }

@@ -1,5 +1,6 @@
 //! What the doctor sends: for each rule of each listener a request that it matches.
 
+use super::example;
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,8 +26,18 @@ struct Bind {
 #[derive(Debug, Deserialize)]
 struct Listener {
     name: String,
-    tls: Option<Value>,
+    tls: Option<Tls>,
     routes: Vec<Host>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tls {
+    client_certificates: Option<ClientCertificates>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ClientCertificates {
+    required: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +64,16 @@ struct Matches {
 struct Pair {
     name: String,
     value: String,
+}
+
+impl Pair {
+    /// A value that matches; nothing where none was found.
+    fn example(&self) -> Option<String> {
+        match self.value.strip_prefix('~') {
+            Some(expression) => example::matched_by(expression),
+            None => Some(self.value.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +107,8 @@ pub(super) struct Endpoint {
 pub(super) struct Request {
     pub(super) what: String,
     pub(super) address: SocketAddr,
+    /// The host that a listener with TLS is asked for.
+    pub(super) tls_host: Option<String>,
     pub(super) text: String,
 }
 
@@ -128,7 +151,6 @@ fn plan(at: (SocketAddr, &Listener, &str), entry: &Entry, pools: &[Pool]) -> Pla
     let (address, listener, host) = at;
     let Rule { route, index, .. } = &entry.rule;
     let matches = &entry.matches;
-    let is_regex = |pair: &Pair| pair.value.starts_with('~');
     let what = |path: &str| {
         let host = if host.is_empty() { "*" } else { host };
         format!(
@@ -136,51 +158,83 @@ fn plan(at: (SocketAddr, &Listener, &str), entry: &Entry, pools: &[Pool]) -> Pla
             listener.name
         )
     };
-    let Some((path, is_prefix)) = path(&matches.path) else {
-        return Plan::Skip {
-            what: what(&matches.path.to_string()),
-            why: "it matches by a regular expression",
-        };
+    let skip = |path: &str, why| Plan::Skip {
+        what: what(path),
+        why,
     };
-    if listener.tls.is_some() {
-        return Plan::Skip {
-            what: what(path),
-            why: "the doctor does not speak TLS yet; ask it with curl",
-        };
-    }
-    if matches.headers.iter().chain(&matches.query).any(is_regex) {
-        return Plan::Skip {
-            what: what(path),
-            why: "it matches by a regular expression",
-        };
+    let fields = Fields::of(matches);
+    let (Some((path, is_prefix)), Some(fields)) = (path(&matches.path), fields) else {
+        let why = "no text was found that its regular expression matches";
+        return skip(&matches.path.to_string(), why);
+    };
+    let wants = |tls: &Tls| {
+        let asked = tls.client_certificates.as_ref();
+        asked.is_some_and(|asked| asked.required)
+    };
+    if listener.tls.as_ref().is_some_and(wants) {
+        let why = "its clients must have certificates; ask it with `curl --cert`";
+        return skip(&path, why);
     }
     let model = model(entry, pools);
     let chats = matches
         .method
         .as_deref()
         .is_none_or(|method| method == "POST")
-        && (path == CHAT || is_prefix && begins(CHAT, path));
+        && (path == CHAT || is_prefix && begins(CHAT, &path));
     let (method, path, body) = match model {
         Some(model) if chats => ("POST", CHAT, chat(&model)),
         _ => (
             matches.method.as_deref().unwrap_or("GET"),
-            path,
+            path.as_str(),
             String::new(),
         ),
     };
+    let host = asked_host(host);
     Plan::Send(Request {
         what: what(&format!("{method} {path}")),
         address,
-        text: text((method, path, &body), host, matches),
+        text: text((method, path, &body), &host, &fields),
+        tls_host: listener.tls.is_some().then_some(host),
     })
 }
 
-fn path(of: &Value) -> Option<(&str, bool)> {
+/// Name and value of the headers and query parameters that a rule wants.
+struct Fields<'a> {
+    headers: Vec<(&'a str, String)>,
+    query: Vec<(&'a str, String)>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(matches: &'a Matches) -> Option<Self> {
+        let examples = |pairs: &'a [Pair]| {
+            let example = |pair: &'a Pair| Some((pair.name.as_str(), pair.example()?));
+            pairs.iter().map(example).collect::<Option<Vec<_>>>()
+        };
+        Some(Self {
+            headers: examples(&matches.headers)?,
+            query: examples(&matches.query)?,
+        })
+    }
+}
+
+/// A path that matches, and whether all below it do.
+fn path(of: &Value) -> Option<(String, bool)> {
     let get = |kind: &str| of.get(kind).and_then(Value::as_str);
-    let prefix = get("Prefix").map(|path| (path, true));
-    prefix
-        .or_else(|| get("Exact").map(|path| (path, false)))
-        .map(|(path, is_prefix)| (if path.is_empty() { "/" } else { path }, is_prefix))
+    let prefix = get("Prefix").map(|path| (path.to_owned(), true));
+    let exact = || get("Exact").map(|path| (path.to_owned(), false));
+    let regex = || Some((example::matched_by(get("Regex")?)?, false));
+    let (path, is_prefix) = prefix.or_else(exact).or_else(regex)?;
+    let begins = if path.starts_with('/') { "" } else { "/" };
+    Some((format!("{begins}{path}"), is_prefix))
+}
+
+/// A host that a listener or route for `host` takes.
+fn asked_host(host: &str) -> String {
+    match host.strip_prefix("*.") {
+        Some(domain) => format!("doctor.{domain}"),
+        None if host.is_empty() || host == "*" => "localhost".to_owned(),
+        None => host.to_owned(),
+    }
 }
 
 /// Whether `path` begins with all segments of `prefix`.
@@ -193,7 +247,7 @@ fn begins(path: &str, prefix: &str) -> bool {
 fn model(entry: &Entry, pools: &[Pool]) -> Option<String> {
     let asked = |pair: &&Pair| pair.name.eq_ignore_ascii_case(MODEL_NAME);
     if let Some(asked) = entry.matches.headers.iter().find(asked) {
-        return Some(asked.value.clone());
+        return asked.example();
     }
     let backends = entry.rule.backends.iter();
     let mut names = backends.filter_map(|backend| backend.target.get("Pool")?.as_str());
@@ -212,26 +266,20 @@ fn chat(model: &str) -> String {
     content.to_string()
 }
 
-fn text(line: (&str, &str, &str), host: &str, matches: &Matches) -> String {
+fn text(line: (&str, &str, &str), host: &str, fields: &Fields<'_>) -> String {
     let (method, path, body) = line;
-    let query: Vec<String> = matches
-        .query
-        .iter()
-        .map(|pair| format!("{}={}", pair.name, pair.value))
+    let query = fields.query.iter();
+    let query: Vec<String> = query
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let mark = if query.is_empty() { "" } else { "?" };
-    let host = match host.strip_prefix("*.") {
-        Some(domain) => format!("doctor.{domain}"),
-        None if host.is_empty() || host == "*" => "localhost".to_owned(),
-        None => host.to_owned(),
-    };
     let mut text = format!(
         "{method} {path}{mark}{} HTTP/1.1\r\nhost: {host}\r\nuser-agent: penstock-doctor\r\nconnection: close\r\n",
         query.join("&")
     );
-    for pair in &matches.headers {
-        if !pair.name.eq_ignore_ascii_case(MODEL_NAME) {
-            text.push_str(&format!("{}: {}\r\n", pair.name, pair.value));
+    for (name, value) in &fields.headers {
+        if !name.eq_ignore_ascii_case(MODEL_NAME) {
+            text.push_str(&format!("{name}: {value}\r\n"));
         }
     }
     if !body.is_empty() {

@@ -1,6 +1,7 @@
 //! Sends one request of the doctor and says which hop failed, with the remedy.
 
 use super::plan::Request;
+use super::secure;
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -130,7 +131,8 @@ const MOST_BYTES: u64 = 1 << 20;
 pub(super) fn send(request: &Request, timeout: Duration) -> Finding {
     let what = request.what.clone();
     let begun = Instant::now();
-    let stream = match TcpStream::connect_timeout(&request.address, timeout) {
+    let connected = TcpStream::connect_timeout(&request.address, timeout);
+    let stream = match connected.and_then(|stream| limited(stream, timeout)) {
         Ok(stream) => stream,
         Err(error) => {
             let said = format!("nothing listens there: {error}");
@@ -139,7 +141,18 @@ pub(super) fn send(request: &Request, timeout: Duration) -> Finding {
             return Finding::failed(what, "listener", said, remedy);
         }
     };
-    match answered(stream, &request.text, timeout) {
+    let answer = match &request.tls_host {
+        None => answered(stream, &request.text),
+        Some(host) => match secure::connect(stream, host) {
+            Ok(stream) => answered(stream, &request.text),
+            Err(error) => {
+                let said = format!("no TLS for {host}: {error}");
+                let remedy = "has the listener a certificate for this host (certificateRefs)?";
+                return Finding::failed(what, "listener", said, remedy);
+            }
+        },
+    };
+    match answer {
         Ok(answer) => judge(what, &answer, begun.elapsed()),
         Err(error) => {
             let said = format!("no answer within {timeout:?}: {error}");
@@ -150,10 +163,15 @@ pub(super) fn send(request: &Request, timeout: Duration) -> Finding {
     }
 }
 
-fn answered(mut stream: TcpStream, text: &str, timeout: Duration) -> std::io::Result<String> {
+fn limited(stream: TcpStream, timeout: Duration) -> std::io::Result<TcpStream> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
+    Ok(stream)
+}
+
+fn answered(mut stream: impl Read + Write, text: &str) -> std::io::Result<String> {
     stream.write_all(text.as_bytes())?;
+    stream.flush()?;
     let mut answer = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut answer)?;
     if answer.is_empty() {

@@ -1,30 +1,43 @@
 //! Members with addresses: names are resolved here, off the request path.
 //!
 //! A name that cannot be resolved keeps the addresses that it had: a failing name server takes no
-//! endpoint out of service.
+//! endpoint out of service. It is looked up again when its time to live is over.
 
+use super::ttl;
 use config::{Address, Objects, PickerKind, Snapshot};
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(2);
+/// How long addresses hold whose name no name server knows, and how long a failure does.
+const UNTOLD: Duration = Duration::from_secs(30);
+/// Bounds of how long they hold otherwise.
+const LEAST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(300);
 
 type Name = (String, u16);
 
 /// Addresses of endpoints that are known by name.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    known: BTreeMap<Name, Vec<SocketAddr>>,
+    known: BTreeMap<Name, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    addresses: Vec<SocketAddr>,
+    until: Instant,
 }
 
 /// Which names to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LookUp {
-    /// Those without an address.
-    New,
+    /// Those that are new, without an address, or whose time is over.
+    Due,
     All,
 }
 
@@ -80,8 +93,14 @@ impl Names {
         }
     }
 
+    /// When the next name is to be looked up, if there are names.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.known.values().map(|known| known.until).min()
+    }
+
     /// Asks for all names at once; forgets those that are not wanted any more.
     async fn look_up(&mut self, wanted: impl Iterator<Item = &Wanted>, which: LookUp) {
+        let now = Instant::now();
         let mut known = BTreeMap::new();
         let mut asking = JoinSet::new();
         for one in wanted {
@@ -92,16 +111,28 @@ impl Names {
             if known.contains_key(&name) {
                 continue;
             }
-            let addresses = self.known.remove(&name).unwrap_or_default();
-            if which == LookUp::All || addresses.is_empty() {
+            let mut before = self.known.remove(&name).unwrap_or_else(|| Known {
+                addresses: Vec::new(),
+                until: now,
+            });
+            let is_due = before.addresses.is_empty() || before.until <= now;
+            if which == LookUp::All || is_due {
+                before.until = now + UNTOLD;
                 let name = name.clone();
-                asking.spawn(async move { (ask(&name).await, name) });
+                asking.spawn(async move { (ask(&name).await, ttl::of(&name.0).await, name) });
             }
-            known.insert(name, addresses);
+            known.insert(name, before);
         }
         while let Some(asked) = asking.join_next().await {
-            if let Ok((Some(addresses), name)) = asked {
-                known.insert(name, addresses);
+            let Ok((addresses, time, name)) = asked else {
+                continue;
+            };
+            let Some(known) = known.get_mut(&name) else {
+                continue;
+            };
+            if let Some(addresses) = addresses {
+                known.until = now + time.unwrap_or(UNTOLD).clamp(LEAST, MOST);
+                known.addresses = addresses;
             }
         }
         self.known = known;
@@ -113,7 +144,8 @@ impl Names {
             match address {
                 Address::Ip(address) => resolved.push(Resolved { key, name, address }),
                 Address::Fqdn(host, port) => {
-                    let addresses = self.known.get(&(host, port)).into_iter().flatten();
+                    let known = self.known.get(&(host, port));
+                    let addresses = known.into_iter().flat_map(|known| &known.addresses);
                     resolved.extend(addresses.map(|&address| Resolved {
                         key: format!("{key}@{address}"),
                         name: name.clone(),
@@ -151,6 +183,8 @@ async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
     match tokio::time::timeout(DEADLINE, lookup).await {
         Ok(Ok(addresses)) => {
             let mut addresses: Vec<SocketAddr> = addresses.collect();
+            // Nobody's model server, but what tells secrets to whoever asks on machines in clouds.
+            addresses.retain(|address| !is_link_local(address.ip()));
             // A name that has both kinds of address is one server: take the first family.
             let first_is_v4 = addresses.first()?.is_ipv4();
             addresses.retain(|address| address.is_ipv4() == first_is_v4);
@@ -172,6 +206,13 @@ async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
     }
 }
 
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,12 +231,17 @@ mod tests {
         let mut names = Names::default();
         // No name server knows names under `invalid` (RFC 6761).
         let host = "engine.invalid";
-        names.known.insert((host.to_owned(), 80), vec![address]);
+        let known = Known {
+            addresses: vec![address],
+            until: Instant::now(),
+        };
+        names.known.insert((host.to_owned(), 80), known);
         names
             .look_up([&wanted(host)].into_iter(), LookUp::All)
             .await;
         assert_eq!(names.addresses(vec![wanted(host)])[0].address, address);
-        names.look_up([].into_iter(), LookUp::New).await;
+        assert!(names.due().unwrap() > Instant::now() + UNTOLD / 2);
+        names.look_up([].into_iter(), LookUp::Due).await;
         assert!(names.addresses(vec![wanted(host)]).is_empty(), "forgotten");
     }
 }

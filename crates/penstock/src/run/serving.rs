@@ -7,18 +7,18 @@ use super::members::{LookUp, Names};
 use super::signals::{Asked, Signals};
 use super::source::Source;
 use crate::admin::{Admin, Configuration};
-use config::SocketState;
+use config::{ListenerReport, Snapshot, SocketState};
 use proxy::{Applied, Bound, Proxy};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// How often names of endpoints are resolved again.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-/// The first wait before a socket is tried again; it doubles up to [`RESOLVE_EVERY`].
+/// The first wait before a socket is tried again, and the longest: it doubles.
 const REBIND_AFTER: Duration = Duration::from_millis(100);
+const REBIND_MOST: Duration = Duration::from_secs(30);
 
 /// Everything that a running gateway consists of.
 #[derive(Debug)]
@@ -51,17 +51,17 @@ impl Serving {
         let objects = self.source.objects();
         let members = self
             .names
-            .resolve(objects, &compiled.snapshot, LookUp::New)
+            .resolve(objects, &compiled.snapshot, LookUp::Due)
             .await;
         let applied = self.proxy.apply(compiled.snapshot.clone(), &members);
         let mut statuses = compiled.statuses;
-        let report: Vec<_> = applied.binds.iter().map(socket_state).collect();
-        statuses.take_sockets(&compiled.snapshot, &report);
-        self.source.report(&compiled.snapshot, &report);
+        let reports = reports(&compiled.snapshot, &applied);
+        statuses.take_reports(&reports);
+        self.source.report(&compiled.snapshot, &reports);
         self.tell(&statuses);
         let failed = applied.binds.iter().any(|bound| bound.result.is_err());
         self.rebind = failed.then(|| match self.rebind {
-            Some(before) => (before * 2).min(RESOLVE_EVERY),
+            Some(before) => (before * 2).min(REBIND_MOST),
             None => REBIND_AFTER,
         });
         self.admin.set_configuration(Configuration {
@@ -73,16 +73,15 @@ impl Serving {
 
     /// Follows changes until a signal ends the process.
     pub(super) async fn follow(&mut self, signals: &mut Signals) {
-        let mut again = tokio::time::interval(RESOLVE_EVERY);
-        again.tick().await;
         loop {
-            let rebind = self.rebind;
+            let rebind = self.rebind.map(|time| Instant::now() + time);
+            let due = self.names.due();
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => return,
                     Asked::Reload => {
                         self.source.look_now();
-                        self.resolve().await;
+                        self.resolve(LookUp::All).await;
                     }
                 },
                 is_good = self.source.changed() => {
@@ -93,22 +92,19 @@ impl Serving {
                         self.refuse();
                     }
                 }
-                _ = again.tick() => self.resolve().await,
-                () = wait(rebind) => {
+                () = wait_until(due) => self.resolve(LookUp::Due).await,
+                () = wait_until(rebind) => {
                     self.apply().await;
                 }
             }
         }
     }
 
-    /// Resolves all names again.
-    async fn resolve(&mut self) {
+    /// Resolves names again.
+    async fn resolve(&mut self, which: LookUp) {
         let live = self.proxy.live();
         let objects = self.source.objects();
-        let members = self
-            .names
-            .resolve(objects, &live.snapshot, LookUp::All)
-            .await;
+        let members = self.names.resolve(objects, &live.snapshot, which).await;
         self.proxy.apply_members(&members);
     }
 
@@ -135,11 +131,24 @@ impl Serving {
     }
 }
 
-async fn wait(time: Option<Duration>) {
+async fn wait_until(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep(time).await,
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
+}
+
+/// What became of each listener: its sockets, and certificates that cannot be used.
+fn reports(snapshot: &Snapshot, applied: &Applied) -> Vec<ListenerReport> {
+    let sockets: Vec<_> = applied.binds.iter().map(socket_state).collect();
+    let mut reports = ListenerReport::of_sockets(snapshot, &sockets);
+    let certificates = applied.binds.iter().flat_map(|bound| &bound.certificates);
+    reports.extend(certificates.map(|(gateway, listener, why)| ListenerReport {
+        gateway: gateway.clone(),
+        listener: listener.clone(),
+        state: SocketState::CertificateUnusable(why.clone()),
+    }));
+    reports
 }
 
 fn socket_state(bound: &Bound) -> (SocketAddr, SocketState) {

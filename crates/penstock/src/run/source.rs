@@ -7,7 +7,7 @@ use crate::discover::{self, Found};
 use crate::mock::DEFAULT_MODEL;
 use anyhow::Context;
 use config::{
-    Compiled, Compiler, ConfigError, EndpointUrl, Objects, Placement, Plain, SocketState,
+    Compiled, Compiler, ConfigError, EndpointUrl, ListenerReport, Objects, Placement, Plain,
 };
 use control::files::{self, Watching};
 use control::stream::{Applied, Following, Listener, Received};
@@ -120,28 +120,16 @@ impl Source {
     }
 
     /// Tells the controller, if there is one, what became of the configuration that was applied.
-    pub(super) fn report(
-        &self,
-        snapshot: &config::Snapshot,
-        sockets: &[(SocketAddr, SocketState)],
-    ) {
+    pub(super) fn report(&self, snapshot: &config::Snapshot, reports: &[ListenerReport]) {
         let (Some(following), Some(received)) = (&self.stream, &self.received) else {
             return;
         };
-        let mut listeners = Vec::new();
-        for bind in &snapshot.binds {
-            let socket = SocketAddr::new(bind.address, bind.port);
-            let state = sockets.iter().find(|(address, _)| *address == socket);
-            let Some((_, state)) = state else { continue };
-            let named = bind
-                .listeners
-                .iter()
-                .map(|one| Listener::of(&one.name, state));
-            listeners.extend(named);
-        }
+        let listeners = reports
+            .iter()
+            .map(|report| Listener::of(&report.listener, &report.state));
         let applied = Applied {
             snapshot: snapshot.hash,
-            listeners,
+            listeners: listeners.collect(),
             ..Applied::default()
         };
         following.report(received, applied);

@@ -102,6 +102,8 @@ pub(crate) async fn verdict(stream: &mut TcpStream) -> Option<(u16, Option<Strin
 pub(crate) enum Says {
     /// An event stream, as fast as it is taken, without end.
     Endless,
+    /// A head of 24 KiB that does not end.
+    HalfAHead,
     /// Nothing but `{}`, once the body has come.
     Little,
     /// An event stream of so many events, so far apart, with its end mark.
@@ -168,6 +170,14 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
         }
         match says {
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
+            Says::HalfAHead => {
+                let field = format!("x-filler: {}\r\n", "x".repeat(1000));
+                let half = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
+                stream.write_all(half.as_bytes()).await.ok()?;
+                // Until the other side gives up.
+                let _ = stream.read(&mut part).await;
+                return None;
+            }
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,
             Says::Events(count, apart) => events(&mut stream, count, 40, apart).await?,
             Says::Until(over) => {

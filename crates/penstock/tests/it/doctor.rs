@@ -1,5 +1,6 @@
 //! `penstock doctor`: a request down every route, and the hop that failed.
 
+use crate::certificates::Authority;
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::gateway::{free_address, get, penstock, wait_until};
 use crate::servers::{Server, json};
@@ -87,7 +88,7 @@ fn the_hop_that_fails_is_named_with_a_remedy() {
         )
         + &route(
             "regex",
-            &(matched("/x.*, type: RegularExpression", "") + "[{name: gone, port: 80}]}]"),
+            &(matched("'/x[0-9]+/y', type: RegularExpression", "") + "[{name: gone, port: 80}]}]"),
         )
         + &pool("fine", "", &[server.address])
         + &pool("dead", "", &[dead])
@@ -112,13 +113,57 @@ fn the_hop_that_fails_is_named_with_a_remedy() {
         ("gone", Some("route")),
         ("dead", Some("endpoint")),
         ("empty", Some("pool")),
+        ("regex", Some("route")),
     ] {
         let finding = of(&findings, &format!("route default/{name} "));
         assert_eq!(finding["hop"].as_str(), hop, "{finding}");
         assert_eq!(finding["remedy"].is_string(), hop.is_some(), "{finding}");
     }
-    let skipped = of(&findings, "route default/regex ");
-    assert_eq!(skipped["skipped"], true, "{skipped}");
+}
+
+#[test]
+fn listeners_with_tls_are_asked_over_tls() {
+    let server = Server::llama();
+    let listener = |name: &str, secret: &str| {
+        format!(
+            "{{name: {name}, port: PORT, protocol: HTTPS, hostname: {name}.example, \
+            tls: {{certificateRefs: [{{name: {secret}}}]}}}}"
+        )
+    };
+    let listeners = [listener("right", "right"), listener("wrong", "right")];
+    let gateway = GATEWAY.replace(
+        "{name: http, port: PORT, protocol: HTTP}",
+        &listeners.join(", "),
+    );
+    assert_ne!(gateway, GATEWAY);
+    let text = gateway
+        + &Authority::new().sign(&["right.example"]).secret("right")
+        + &route(
+            "chat",
+            &format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat")),
+        )
+        + &pool("chat", "", &[server.address]);
+    let gateway = Configured::start(&text);
+    wait_until(|| {
+        doctor(gateway.admin)
+            .0
+            .iter()
+            .any(|one| one["hop"].is_null())
+    });
+    let (findings, code) = doctor(gateway.admin);
+    assert_eq!(code, Some(1), "{findings:?}");
+    let right = of(&findings, "listener right ");
+    let answered = format!("200 by {}", server.address);
+    assert!(
+        right["said"].as_str().unwrap().starts_with(&answered),
+        "{right}"
+    );
+    let wrong = of(&findings, "listener wrong ");
+    assert_eq!(wrong["hop"], "listener", "{wrong}");
+    assert!(
+        wrong["said"].as_str().unwrap().contains("wrong.example"),
+        "{wrong}"
+    );
 }
 
 #[test]

@@ -186,6 +186,67 @@ fn time_that_jumps_ends_nothing() {
     assert_eq!(healthy, 1.0);
 }
 
+/// A library that lies to one process about the wall clock (Debian: faketime), if this machine has it.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|library| library.exists())
+}
+
+#[test]
+fn a_clock_that_is_set_ends_nothing() {
+    let Some(library) = faketime() else {
+        eprintln!("nothing shown: faketime is not installed");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let set = |offset: &str| std::fs::write(path("clock"), offset).unwrap();
+    set("+0d");
+    let (listen, endpoint) = (
+        free_address(),
+        server(Says::Events(120, Duration::from_millis(50))),
+    );
+    let text =
+        format!("listen: {listen}\npools: [{{name: chat, endpoints: [http://{endpoint}]}}]\n");
+    let edit = |text: &str| {
+        std::fs::write(path("part"), text).unwrap();
+        std::fs::rename(path("part"), path("gateway.yaml")).unwrap();
+    };
+    edit(&text);
+    let lies = format!(
+        "export LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1;",
+        library.display(),
+        path("clock").display()
+    );
+    let heard = Heard::run(&lies, &[path("gateway.yaml").to_str().unwrap()]);
+    let asked = request(CHAT, &chat("llama", "hello", 200, true), &[]);
+    let mut stream = connect(listen);
+    stream.write_all(asked.as_bytes()).unwrap();
+    let mut held = Open::read(stream);
+    // Ten years on, then ten back; the next line of the log shows that the process sees it.
+    for (offset, year) in [("+3652d", 10), ("-3652d", -10)] {
+        set(offset);
+        assert!(held.chunk().is_some());
+        edit("listen: nowhere\n");
+        wait_until(|| heard.refused().contains("nowhere"));
+        heard.says(&format!("{}-", this_year() + year));
+        edit(&text);
+        wait_until(|| heard.refused() == "[]");
+        let answer = get(listen, "/v1/models").unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let rest = held.rest();
+    assert!(rest.contains("data: [DONE]"), "{rest}");
+    assert_eq!(heard.gateway.metric("penstock_endpoint_healthy"), 1.0);
+    assert_eq!(heard.gateway.metric("penstock_panics_total"), 0.0);
+}
+
+fn this_year() -> i64 {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    1970 + (since.as_secs_f64() / (365.2425 * 86_400.0)) as i64
+}
+
 /// Wall time is for people alone: nothing that decides reads it, so a clock that is set changes
 /// nothing. Certificates are the exception, by their nature.
 #[test]

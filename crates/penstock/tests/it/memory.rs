@@ -35,7 +35,13 @@ fn stayed_below(gateway: &Gateway, drill: &str) {
 
 /// What clients made it hold has gone back.
 fn holds_nothing(gateway: &Gateway) {
-    for holder in ["request_bodies", "unsent_answers", "read_ahead", "queues"] {
+    for holder in [
+        "request_bodies",
+        "unsent_answers",
+        "undecided_answers",
+        "read_ahead",
+        "queues",
+    ] {
         wait_until(|| gateway.holds(holder) == 0);
     }
     wait_until(|| gateway.metric("penstock_connections_open") <= 1.0);
@@ -83,6 +89,17 @@ fn clients_that_never_read_are_bounded() {
     stayed_below(&gateway, "never_read");
     holds_nothing(&gateway);
     assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+}
+
+#[test]
+fn answers_that_never_begin_are_bounded() {
+    let gateway = limited(server(Says::HalfAHead), 64);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let streams = until_refused(&gateway, &asked, 100);
+    wait_until(|| gateway.holds("undecided_answers") > 4 * MIB);
+    drop(streams);
+    stayed_below(&gateway, "half_heads");
+    holds_nothing(&gateway);
 }
 
 #[test]

@@ -162,13 +162,19 @@ fn a_new_certificate_is_shown_at_once_and_connections_go_on() {
         soon(get(&mut before, "a.example", "/")).unwrap().status,
         200
     );
-    // A key that does not fit changes nothing for traffic.
+    // A key that does not fit changes nothing for traffic, and the status tells.
     let mixed = Certificate {
         chain: old.chain.clone(),
         key: new.key.clone(),
     };
-    gateway.apply(&(base + &mixed.secret("a")));
-    assert!(is(&new, &shown(&fresh())));
+    let status = |wanted| gateway.condition("Gateway", Some("a"), wanted);
+    let good = ["True/Programmed", "True/ResolvedRefs"];
+    let bad = ["False/Invalid", "False/InvalidCertificateRef"];
+    for (secret, told) in [(&mixed, bad), (&new, good)] {
+        gateway.apply(&(base.clone() + &secret.secret("a")));
+        assert!(is(&new, &shown(&fresh())));
+        assert_eq!([status("Programmed"), status("ResolvedRefs")], told);
+    }
     assert!(
         gateway.log().contains("cannot be used"),
         "{}",

@@ -12,6 +12,7 @@ use super::wire::{
     ProcessingRequest, ProcessingResponse, ProtocolConfiguration, Said, Value,
 };
 use crate::limits::{Http2Limits, Limits};
+use crate::memory::{Charge, Use};
 use crate::upstream::h2::{self as shared, Seat};
 use crate::worker::Local;
 use bytes::Bytes;
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// Body bytes of one message. Envoy's are as large.
 const CHUNK_BYTES: usize = 64 << 10;
+/// What a conversation holds: its stream, a message under way, heads and what was not read yet.
+const SESSION_BYTES: usize = 32 << 10;
 /// How long we wait for a picker's end of a conversation that is over.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What is not read yet of one conversation stays below this; of a connection, below that. So many
@@ -71,6 +74,7 @@ pub(crate) struct Session {
     ended: bool,
     /// Came while something else was waited for.
     kept: Option<Verdict>,
+    _charge: Charge,
 }
 
 /// The bounds of connections to pickers.
@@ -151,6 +155,7 @@ impl Session {
             deaf: false,
             ended: false,
             kept: None,
+            _charge: Charge::fixed(Use::Pickers, SESSION_BYTES),
         };
         Ok((session, reused))
     }

@@ -9,7 +9,6 @@ use crate::listener::client::Client;
 use crate::memory::{ACCOUNT, Charge, Full, Use};
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
-use crate::retry;
 use crate::tunnel;
 use crate::upstream::Upstream;
 use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
@@ -40,7 +39,9 @@ pub(super) async fn attempt(
             Some(upstream) => upstream,
             None => {
                 let opening = Upstream::open(sending.local, endpoint, sending.limits, fresh);
-                watching(client, sending.limits, opening).await??
+                let opened = watching(client, sending.limits, opening).await?;
+                x.sent_to_gone += usize::from(fresh && opened.is_err());
+                opened?
             }
         };
         let sent = send(sending, client, x, &mut upstream, target).await;
@@ -54,13 +55,8 @@ pub(super) async fn attempt(
         match begun {
             // The server closed an idle connection at the moment we used it: most likely no failure
             // of the endpoint, which has not seen the request. Once, on a connection that is new.
-            Err(failure)
-                if upstream.reused
-                    && failure.cause == Cause::ClosedEarly
-                    && !retry::tries_are_over(x) =>
-            {
+            Err(failure) if upstream.reused && failure.cause == Cause::ClosedEarly => {
                 fresh = true;
-                x.resends += 1;
             }
             Err(failure) => {
                 upstream.distrust(failure.cause);

@@ -36,12 +36,22 @@ impl Proxy {
                     one
                 }),
             };
+            let mut certificates = Vec::new();
             let result = result.map(|one| {
                 let address = one.address;
+                certificates = one
+                    .tls
+                    .as_ref()
+                    .map(|tls| tls.problems())
+                    .unwrap_or_default();
                 served.push(one);
                 address
             });
-            report.push(Bound { configured, result });
+            report.push(Bound {
+                configured,
+                result,
+                certificates,
+            });
         }
         (served, fresh, report)
     }

@@ -81,14 +81,7 @@ impl Connecting {
     /// # Errors
     /// The library of cryptography has no usable version of TLS.
     pub(crate) fn unverified(h2: bool) -> Result<Self, Error> {
-        let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
-            .with_no_client_auth();
-        if h2 {
-            config.alpn_protocols = vec![b"h2".to_vec()];
-        }
+        let mut config = unverified_tls(if h2 { &[b"h2"] } else { &[] })?;
         config.enable_sni = false;
         config.resumption = Resumption::in_memory_sessions(64);
         Ok(Self {
@@ -105,6 +98,20 @@ impl Connecting {
         let stream = self.connector.connect(self.name.clone(), stream).await?;
         Ok(Socket::Tls(Box::new(TlsStream::Client(stream))))
     }
+}
+
+/// TLS that believes whoever answers, and offers these protocols (ALPN).
+///
+/// # Errors
+/// The library of cryptography has no usable version of TLS.
+pub fn unverified_tls(protocols: &[&[u8]]) -> Result<ClientConfig, Error> {
+    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(config)
 }
 
 /// Takes every certificate; that the other side has its key is still checked.

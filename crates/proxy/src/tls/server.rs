@@ -43,8 +43,10 @@ struct Made {
     /// The listener: its Gateway and name.
     listener: (config::ObjectName, Box<str>),
     settings: Arc<ListenerTls>,
-    /// Of settings that cannot be used, which was logged, the last good one.
+    /// Of settings that cannot be used, the last good one.
     config: Option<Arc<ServerConfig>>,
+    /// Why the settings cannot be used.
+    problem: Option<String>,
 }
 
 impl Terminating {
@@ -64,24 +66,39 @@ impl Terminating {
             if let Some(same) = of_listener.filter(|made| made.settings == settings) {
                 return Some(same.clone());
             }
-            let config = match server_config(&settings) {
-                Ok(config) => Some(Arc::new(config)),
+            let (config, problem) = match server_config(&settings) {
+                Ok(config) => (Some(Arc::new(config)), None),
                 Err(error) => {
                     let (gateway, listener) = &name;
                     tracing::error!(%gateway, %listener, %error, "a certificate cannot be used");
-                    of_listener.and_then(|made| made.config.clone())
+                    let last = of_listener.and_then(|made| made.config.clone());
+                    (last, Some(error.to_string()))
                 }
             };
             Some(Made {
                 listener: name,
                 settings,
                 config,
+                problem,
             })
         };
         Some(Self {
             listeners: bind.listeners.iter().map(make).collect(),
             bind: bind.clone(),
         })
+    }
+
+    /// Gateway and name of each listener whose settings cannot be used, and why.
+    pub(crate) fn problems(&self) -> Vec<(config::ObjectName, Box<str>, String)> {
+        let problem = |made: &Made| {
+            let (gateway, listener) = made.listener.clone();
+            Some((gateway, listener, made.problem.clone()?))
+        };
+        self.listeners
+            .iter()
+            .flatten()
+            .filter_map(problem)
+            .collect()
     }
 
     fn config_for(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
