@@ -9,6 +9,7 @@ use crate::gateway::{Gateway, read_answer, wait_until};
 use crate::measures::measured;
 use crate::servers::{CHAT, Received, Server, chat, sent};
 use std::io::BufReader;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -29,15 +30,15 @@ fn is_served(gateway: &Gateway, number: usize) -> bool {
     answer.is_some_and(|answer| answer.status == 200 && answer.body.ends_with("data: [DONE]\n\n"))
 }
 
-/// Requests from several clients at once; how many of them failed.
-fn failed(gateway: &Gateway, requests: usize) -> usize {
-    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+/// Requests from several clients at once, each with a prompt of its own; how many of them failed.
+fn failed(gateway: &Gateway, numbers: Range<usize>) -> usize {
+    let (next, failed) = (AtomicUsize::new(numbers.start), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Relaxed);
-                    if number >= requests {
+                    if number >= numbers.end {
                         return;
                     }
                     if !is_served(gateway, number) {
@@ -75,10 +76,10 @@ fn drill(gateway: impl Fn(&[Server; 2]) -> Gateway, turn: impl Fn(&Server)) -> D
     let gateway = gateway(&servers);
     gateway.knows(&["llama"]);
     let [bad, _] = &servers;
-    assert_eq!(failed(&gateway, 20), 0);
+    assert_eq!(failed(&gateway, 0..20), 0);
     bad.forget();
     turn(bad);
-    let seen = failed(&gateway, REQUESTS);
+    let seen = failed(&gateway, 1_000..1_000 + REQUESTS);
     let sent = asked(bad);
     bad.cure();
     bad.slow(1.0);
@@ -92,7 +93,7 @@ fn drill(gateway: impl Fn(&[Server; 2]) -> Gateway, turn: impl Fn(&Server)) -> D
                     if done.load(Relaxed) > 0 {
                         return;
                     }
-                    is_served(gateway, client * 1_000 + number);
+                    is_served(gateway, 10_000 * (client + 1) + number);
                 }
             });
         }
