@@ -60,9 +60,9 @@ real:
 clients *ARGS:
     tests/clients/run.sh {{ ARGS }}
 
-# All drills of docs/promises.md in full; prints what was measured beside what is promised
-promises:
-    bench/promises.py
+# All drills of docs/promises.md in full, or of the modules named: what was measured beside what is promised
+promises *MODULES:
+    bench/promises.py {{ MODULES }}
 
 # Fuzz one target (needs cargo-fuzz and a nightly toolchain)
 fuzz TARGET *ARGS:

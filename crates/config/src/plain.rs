@@ -88,6 +88,9 @@ pub struct PlainPool {
     /// Bounds of the waiting queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueSpec>,
+    /// Whether the gateway itself tries out endpoints that cut answers or turned slow; default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<bool>,
 }
 
 /// By what endpoints are compared.

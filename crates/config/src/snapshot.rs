@@ -107,6 +107,7 @@ fn shown<S: Serializer>(spec: &PoolSpec, serializer: S) -> Result<S::Ok, S::Erro
     map.serialize_entry("queue_requests", &spec.queue.requests)?;
     map.serialize_entry("queue_seconds", &spec.queue.wait_seconds)?;
     map.serialize_entry("queue_bytes", &spec.queue.bytes)?;
+    map.serialize_entry("probes", &spec.probes)?;
     let models = spec.models.names().map(|name| {
         let resolved = spec.models.resolve(name, None, true);
         (name, (resolved.priority, resolved.targets))

@@ -27,6 +27,8 @@ pub(crate) struct Booking {
     pub(crate) tokens_ahead: f32,
     /// Seconds to the first token without loading an adapter, as predicted.
     pub(crate) predicted_seconds: f32,
+    /// Its first token is late after so many seconds; 0 where that cannot be told.
+    pub(crate) allowed_seconds: f32,
     /// Sequences beside it, at dispatch and then at its first token.
     pub(crate) sequences: f32,
     /// When it began to try out an ejected endpoint, if it does.
@@ -58,6 +60,9 @@ impl Booking {
         if self.streams {
             load.silence.begin(self.dispatched);
         }
+        if self.allowed_seconds > 0.0 {
+            load.pace.begin(self.dispatched, self.allowed_seconds);
+        }
         load.in_flight += 1;
         load.prefilling += 1;
         load.prefilling_tokens += u64::from(self.uncached_tokens);
@@ -68,6 +73,9 @@ impl Booking {
     pub(crate) fn unbook_prefill(&self, load: &mut Load, now: Micros) {
         if self.streams {
             load.silence.end(self.dispatched);
+        }
+        if self.allowed_seconds > 0.0 {
+            load.pace.end(self.dispatched);
         }
         load.prefilling = load.prefilling.saturating_sub(1);
         let tokens = u64::from(self.uncached_tokens);

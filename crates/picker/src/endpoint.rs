@@ -7,6 +7,7 @@
 use crate::health::{Health, Silence};
 use crate::micros::Micros;
 use crate::names::NameId;
+use crate::pace::Pace;
 use crate::rates::Learnt;
 use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,7 @@ pub(crate) struct Load {
     pub(crate) computed_at: Micros,
     pub(crate) health: Health,
     pub(crate) silence: Silence,
+    pub(crate) pace: Pace,
     /// Requests of others in its queue, by the last report.
     pub(crate) foreign_waiting: f32,
     /// Requests of others that it computes, by the last report.

@@ -2,12 +2,14 @@
 //!
 //! Failures in a row eject; after a pause one request at a time tries the endpoint out, and the
 //! first success takes it back. A first token is a success, except where answers were cut after it:
-//! there only a whole answer is. Pauses are at most [`LONGEST_PAUSE_SECONDS`], so with traffic an
-//! endpoint serves again within two seconds of its cure. Every bad mark expires. When all
-//! endpoints that could serve are ejected, all are candidates (`pick.rs`): a guess beats a refusal.
+//! there only a whole answer is. Who cuts answers, or has turned slow, is tried out by probes where
+//! there are any (`pool/probe.rs`). Pauses are at most [`LONGEST_PAUSE_SECONDS`], so an endpoint
+//! serves again within two seconds of its cure. Every bad mark expires. When all endpoints that
+//! could serve are ejected, all are candidates (`pick.rs`): a guess beats a refusal.
 
 use crate::micros::Micros;
 use crate::outcome::FailureKind;
+use crate::pool::probe::Probed;
 use serde::{Deserialize, Serialize};
 
 /// Marks at which an endpoint is ejected: two failed connects or cut answers, three other failures,
@@ -19,6 +21,9 @@ const MARKS_LAST_SECONDS: f32 = 10.0;
 const PAUSE_STEP_SECONDS: f32 = 0.5;
 /// Longest pause before a trial, in seconds.
 const LONGEST_PAUSE_SECONDS: f32 = 1.5;
+/// Longest pause between probes, in seconds, and how many in a row must come through.
+const PROBE_PAUSE_SECONDS: f32 = 1.0;
+const PROBES: u8 = 2;
 /// A trial without news for this long, in seconds, makes room for another: an endpoint that hung
 /// and was cured may leave old connections hanging.
 const TRIAL_SECONDS: f32 = 1.5;
@@ -53,12 +58,26 @@ pub(crate) struct Health {
     cuts: u8,
     marked_at: Micros,
     ejection: Option<Ejection>,
+    /// Probes took it back, and no client has got a whole answer since.
+    is_wary: bool,
+}
+
+/// What an endpoint was ejected for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    Failures,
+    /// Its answers begin well.
+    Cuts,
+    Slowness,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ejection {
-    /// Its answers begin well.
-    for_cuts: bool,
+    cause: For,
+    /// Probes try it out, not clients.
+    probed: bool,
+    /// Probes in a row that came through.
+    passed: u8,
     since: Micros,
     trial_at: Micros,
     pause_seconds: f32,
@@ -137,8 +156,7 @@ impl Health {
                 let busy = ejection
                     .trial
                     .is_some_and(|began| now.seconds_since(began) < TRIAL_SECONDS);
-                let due = !busy && now >= ejection.trial_at;
-                if due {
+                if !ejection.probed && !busy && now >= ejection.trial_at {
                     Standing::TrialDue
                 } else {
                     Standing::Ejected
@@ -150,8 +168,14 @@ impl Health {
     /// When it may be tried out; `None` when it is not ejected.
     pub(crate) fn trial_at(&self) -> Option<Micros> {
         let Ejection {
-            trial_at, trial, ..
+            trial_at,
+            trial,
+            probed,
+            ..
         } = self.ejection?;
+        if probed {
+            return Some(Micros(u64::MAX));
+        }
         let over = trial.map_or(trial_at, |began| began.plus_seconds(TRIAL_SECONDS));
         Some(trial_at.max(over))
     }
@@ -162,8 +186,77 @@ impl Health {
 
     /// A request goes there although it is ejected.
     pub(crate) fn begin_trial(&mut self, now: Micros) {
-        if let Some(ejection) = &mut self.ejection {
+        if let Some(ejection) = &mut self.ejection
+            && !ejection.probed
+        {
             ejection.trial = Some(now);
+        }
+    }
+
+    pub(crate) fn is_probed(&self) -> bool {
+        self.ejection.is_some_and(|ejection| ejection.probed)
+    }
+
+    pub(crate) fn is_slow(&self) -> bool {
+        self.ejection
+            .is_some_and(|ejection| ejection.cause == For::Slowness)
+    }
+
+    /// For how many seconds it has been ejected for slowness.
+    pub(crate) fn is_slow_for(&self, now: Micros) -> Option<f32> {
+        let ejection = self.ejection.filter(|_| self.is_slow())?;
+        Some(now.seconds_since(ejection.since))
+    }
+
+    /// Whether a probe is due; then it counts as sent.
+    pub(crate) fn begin_probe(&mut self, now: Micros) -> bool {
+        let Some(ejection) = &mut self.ejection else {
+            return false;
+        };
+        let due = ejection.probed && ejection.trial.is_none() && now >= ejection.trial_at;
+        if due {
+            ejection.trial = Some(now);
+        }
+        due
+    }
+
+    /// A probe ended.
+    pub(crate) fn probed(&mut self, now: Micros, probed: Probed) {
+        let Some(ejection) = self.ejection.as_mut().filter(|ejection| ejection.probed) else {
+            return;
+        };
+        ejection.trial = None;
+        match probed {
+            Probed::Whole => {
+                ejection.passed += 1;
+                ejection.trial_at = now;
+                if ejection.passed >= PROBES {
+                    let cuts = if ejection.cause == For::Cuts {
+                        EJECTED_AT / 2
+                    } else {
+                        0
+                    };
+                    *self = Self {
+                        cuts,
+                        marked_at: now,
+                        is_wary: true,
+                        ..Self::default()
+                    };
+                }
+            }
+            Probed::Failed => {
+                let longer = ejection.pause_seconds + PAUSE_STEP_SECONDS;
+                ejection.pause_seconds = longer.min(PROBE_PAUSE_SECONDS);
+                ejection.trial_at = now.plus_seconds(ejection.pause_seconds);
+                ejection.passed = 0;
+            }
+            Probed::Untold if ejection.cause == For::Slowness => *self = Self::default(),
+            Probed::Untold => {
+                ejection.probed = false;
+                ejection.pause_seconds = LONGEST_PAUSE_SECONDS;
+                let trial_at = ejection.since.plus_seconds(LONGEST_PAUSE_SECONDS);
+                ejection.trial_at = trial_at.max(now);
+            }
         }
     }
 
@@ -178,7 +271,8 @@ impl Health {
 
     /// A request that was dispatched at `dispatched` got its first token.
     pub(crate) fn spoke(&mut self, dispatched: Micros) {
-        let stays = |ejection: Ejection| ejection.for_cuts || dispatched < ejection.since;
+        let stays =
+            |ejection: Ejection| ejection.cause != For::Failures || dispatched < ejection.since;
         if !self.ejection.is_some_and(stays) {
             self.marks = 0;
             self.ejection = None;
@@ -188,17 +282,22 @@ impl Health {
     /// A request that was dispatched at `dispatched` got its whole response.
     pub(crate) fn success(&mut self, dispatched: Micros) {
         // A stream that began before the ejection says nothing of new requests.
-        if self
-            .ejection
-            .is_some_and(|ejection| dispatched < ejection.since)
-        {
+        let stays =
+            |ejection: Ejection| ejection.cause == For::Slowness || dispatched < ejection.since;
+        if self.ejection.is_some_and(stays) {
             return;
         }
         *self = Self::default();
     }
 
-    /// A request that was dispatched at `dispatched` failed. `trial`: it tried the endpoint out.
-    pub(crate) fn failure(&mut self, now: Micros, kind: FailureKind, trial: Option<Micros>) {
+    /// A request failed. `trial`: it tried the endpoint out. `probes`: there are any.
+    pub(crate) fn failure(
+        &mut self,
+        now: Micros,
+        kind: FailureKind,
+        trial: Option<Micros>,
+        probes: bool,
+    ) {
         let weight = match kind {
             FailureKind::ClientFault => return,
             // A cut is seen by a client: nobody else can go on in the middle.
@@ -228,12 +327,12 @@ impl Health {
                 *marks = marks.saturating_add(weight);
                 self.marked_at = now;
                 if self.marks_at(now) >= EJECTED_AT {
-                    self.eject(now);
-                    if is_cut && let Some(ejection) = &mut self.ejection {
-                        ejection.for_cuts = true;
-                        ejection.pause_seconds = LONGEST_PAUSE_SECONDS;
-                        ejection.trial_at = now.plus_seconds(LONGEST_PAUSE_SECONDS);
-                    }
+                    let (cause, pause) = match (is_cut, probes && !self.is_wary) {
+                        (false, _) => (For::Failures, PAUSE_STEP_SECONDS),
+                        (true, true) => (For::Cuts, PAUSE_STEP_SECONDS),
+                        (true, false) => (For::Cuts, LONGEST_PAUSE_SECONDS),
+                    };
+                    self.eject_for(now, cause, pause, is_cut && probes);
                 }
             }
         }
@@ -241,11 +340,27 @@ impl Health {
 
     /// There is proof enough.
     pub(crate) fn eject(&mut self, now: Micros) {
+        self.eject_for(now, For::Failures, PAUSE_STEP_SECONDS, false);
+    }
+
+    /// It is much slower than it was.
+    pub(crate) fn eject_slow(&mut self, now: Micros) {
+        let pause = if self.is_wary {
+            LONGEST_PAUSE_SECONDS
+        } else {
+            PAUSE_STEP_SECONDS
+        };
+        self.eject_for(now, For::Slowness, pause, true);
+    }
+
+    fn eject_for(&mut self, now: Micros, cause: For, pause_seconds: f32, probed: bool) {
         self.ejection.get_or_insert(Ejection {
-            for_cuts: false,
+            cause,
+            probed,
+            passed: 0,
             since: now,
-            trial_at: now.plus_seconds(PAUSE_STEP_SECONDS),
-            pause_seconds: PAUSE_STEP_SECONDS,
+            trial_at: now.plus_seconds(pause_seconds),
+            pause_seconds,
             trial: None,
         });
     }
@@ -265,6 +380,12 @@ impl Health {
             (Standing::Up, _) => "up".to_owned(),
             (Standing::Suspect, _) => {
                 format!("suspect: {} of {EJECTED_AT} marks", self.marks_at(now))
+            }
+            (_, Some(Ejection { probed: true, .. })) if self.is_slow() => {
+                "ejected for slowness: until probes are answered in time".to_owned()
+            }
+            (_, Some(Ejection { probed: true, .. })) => {
+                "ejected for cut answers: until probes are answered whole".to_owned()
             }
             (
                 _,
@@ -293,7 +414,7 @@ mod tests {
     fn failures_to_ejection(kind: FailureKind) -> Option<u32> {
         let mut health = Health::default();
         (1..=20).find(|i| {
-            health.failure(Micros(u64::from(*i) * 10 * MS), kind, None);
+            health.failure(Micros(u64::from(*i) * 10 * MS), kind, None, false);
             health.is_ejected()
         })
     }
@@ -316,20 +437,20 @@ mod tests {
     #[test]
     fn marks_expire_and_a_success_clears_them() {
         let mut health = Health::default();
-        health.failure(Micros(0), FailureKind::Connect, None);
+        health.failure(Micros(0), FailureKind::Connect, None, false);
         assert_eq!(health.standing(Micros(1)), Standing::Suspect);
         assert_eq!(health.standing(Micros(11_000 * MS)), Standing::Up);
-        health.failure(Micros(11_000 * MS), FailureKind::Connect, None);
+        health.failure(Micros(11_000 * MS), FailureKind::Connect, None, false);
         assert!(!health.is_ejected());
         health.success(Micros(10_000 * MS));
-        health.failure(Micros(11_001 * MS), FailureKind::Connect, None);
+        health.failure(Micros(11_001 * MS), FailureKind::Connect, None, false);
         assert!(!health.is_ejected());
     }
 
     fn ejected() -> Health {
         let mut health = Health::default();
-        health.failure(Micros(0), FailureKind::Connect, None);
-        health.failure(Micros(0), FailureKind::Connect, None);
+        health.failure(Micros(0), FailureKind::Connect, None, false);
+        health.failure(Micros(0), FailureKind::Connect, None, false);
         assert_eq!(health.standing(Micros(0)), Standing::Ejected);
         health
     }
@@ -345,7 +466,7 @@ mod tests {
             health.begin_trial(due);
             assert_eq!(health.standing(due), Standing::Ejected, "one at a time");
             failed_at = Micros(due.0 + 3 * MS);
-            health.failure(failed_at, FailureKind::Reset, Some(due));
+            health.failure(failed_at, FailureKind::Reset, Some(due), false);
         }
     }
 
@@ -364,7 +485,7 @@ mod tests {
         let mut health = Health::default();
         for at in [1, 2] {
             health.spoke(Micros(at * 10 * MS));
-            health.failure(Micros(at * 10 * MS + 1), FailureKind::Cut, None);
+            health.failure(Micros(at * 10 * MS + 1), FailureKind::Cut, None, false);
         }
         assert!(health.is_ejected());
         let began = Micros(1600 * MS);
@@ -383,7 +504,7 @@ mod tests {
     fn old_streams_and_client_faults_do_not_take_an_endpoint_back() {
         let mut health = Health::default();
         for _ in 0..3 {
-            health.failure(Micros(9 * MS), FailureKind::Hang, None);
+            health.failure(Micros(9 * MS), FailureKind::Hang, None, false);
         }
         health.success(Micros(8 * MS));
         assert!(health.is_ejected());

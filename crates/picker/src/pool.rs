@@ -11,6 +11,7 @@ mod decide;
 mod fill;
 mod members;
 mod observe;
+pub(crate) mod probe;
 mod settle;
 mod view;
 mod wake;
@@ -67,6 +68,11 @@ pub struct Pool {
     lessons: VecDeque<(Micros, crate::decision::Reservation)>,
     /// Nobody can have been silent for too long before this moment.
     silent_at: Micros,
+    /// No first token can be overdue before this moment, and when was last looked.
+    overdue_at: Micros,
+    overdue_looked_at: Micros,
+    /// Some endpoint may be ejected until a probe comes through.
+    probing: bool,
     /// What is seen of the pool without its lock.
     overview: Arc<Overview>,
     roster: Roster,
@@ -128,6 +134,9 @@ impl Pool {
             median_at: None,
             lessons: VecDeque::new(),
             silent_at: Micros(u64::MAX),
+            overdue_at: Micros(u64::MAX),
+            overdue_looked_at: Micros(0),
+            probing: false,
             overview: Arc::new(Overview::new(seed)),
             roster: Roster::default(),
             last_name: None,
@@ -147,6 +156,9 @@ impl Pool {
     pub fn configure(&mut self, now: Micros, spec: PoolSpec) -> Vec<Wake> {
         self.tell(now);
         self.spec = spec;
+        if !self.spec.probes {
+            self.end_probing();
+        }
         self.wake()
     }
 

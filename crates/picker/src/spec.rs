@@ -27,6 +27,9 @@ pub struct PoolSpec {
     pub saturation_seconds: f32,
     /// How many requests may wait, and for how long.
     pub queue: QueueLimits,
+    /// Somebody sends the probes that [`crate::Pool::due_probes`] asks for: who cuts answers or has
+    /// turned slow is tried out by them, not by requests of clients.
+    pub probes: bool,
 }
 
 impl Default for PoolSpec {
@@ -37,6 +40,7 @@ impl Default for PoolSpec {
             profile: Profile::Cost,
             saturation_seconds: 5.0,
             queue: QueueLimits::default(),
+            probes: false,
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod decisions;
 mod external;
 pub(crate) mod lease;
 pub(crate) mod models;
+mod probe;
 pub(crate) mod reach;
 pub(crate) mod scrape;
 pub(crate) mod view;
@@ -131,6 +132,7 @@ pub(crate) struct Pool {
     pub(crate) budget: Budget,
     external: external::External,
     pub(crate) asked: crate::ext_proc::Asked,
+    probes: probe::Count,
 }
 
 /// All prefix indexes together stay within their part of the ceiling. Services have none: their
@@ -174,6 +176,7 @@ impl Pool {
             budget: Budget::default(),
             external: external::External::default(),
             asked: crate::ext_proc::Asked::default(),
+            probes: probe::Count::default(),
         }
     }
 

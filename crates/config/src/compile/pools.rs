@@ -102,6 +102,7 @@ pub(super) fn lower(
         profile,
         saturation_seconds,
         queue,
+        probes,
         ..
     } = policy.unwrap_or_default();
     let queue = queue.unwrap_or_default();
@@ -126,6 +127,7 @@ pub(super) fn lower(
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }),
         },
+        probes: probes.unwrap_or(true),
     };
     Some(PoolConfig {
         name: name.clone(),

@@ -89,6 +89,8 @@ wire!(
         queue: Option<QueueSpec>,
         /// How long the endpoint picker that the pool names may take; above 0; default 5.
         pick_seconds: Option<f32>,
+        /// Whether the gateway itself tries out members that cut answers or turned slow; default true.
+        probes: Option<bool>,
     }
 );
 

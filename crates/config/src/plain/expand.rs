@@ -284,9 +284,12 @@ fn policy(pool: &PlainPool) -> Option<Resource> {
         saturation_seconds: pool.saturation_seconds,
         queue: pool.queue.clone(),
         pick_seconds: None,
+        probes: pool.probes,
     };
-    let says_something =
-        spec.profile.is_some() || spec.saturation_seconds.is_some() || spec.queue.is_some();
+    let says_something = spec.profile.is_some()
+        || spec.saturation_seconds.is_some()
+        || spec.queue.is_some()
+        || spec.probes.is_some();
     says_something.then(|| {
         Resource::PoolPolicy(Arc::new(PoolPolicy {
             api_version: api_version(Kind::PoolPolicy),

@@ -111,10 +111,24 @@ impl Collector for Gauges {
                 ConstGauge::new(of(one)).encode(family.encode_family(&labels)?)?;
             }
         }
+        probes(&views, &mut encoder)?;
         pickers(&views, &mut encoder)?;
         self.process(&mut encoder)?;
         self.memory(&mut encoder)
     }
+}
+
+fn probes(views: &[PoolView], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Own requests to endpoints that cut answers or turned slow, by what became of them";
+    let name = "penstock_probes";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for pool in views.iter().filter(|pool| pool.inference) {
+        for (outcome, count) in pool.probes {
+            let labels = [("name", pool.name.as_str()), ("outcome", outcome)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Times to picks, as one histogram.

@@ -337,6 +337,7 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
         refused > edits / 4 && applied > edits / 20,
         "{refused} {applied}"
     );
+    measured("churn.edits", (refused + applied) as f64);
     measured("churn.edits_refused_with_a_place", refused as f64);
     measured("churn.edits_applied", applied as f64);
     let version = json(&get(gateway.admin, "/version").unwrap().body);

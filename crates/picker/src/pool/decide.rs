@@ -69,6 +69,7 @@ impl Pool {
     /// winner.
     pub(super) fn decide(&mut self, ask: &Ask<'_>, list: Option<&Shortlist>) -> Choice {
         self.eject_silent();
+        self.eject_overdue();
         let (one, several);
         let names = if ask.targets.len() <= 1 {
             one = self.find_name(ask.first_name());
@@ -145,6 +146,12 @@ impl Pool {
             && let Some(at) = load.may_hang_at()
         {
             self.silent_at = self.silent_at.min(at);
+        }
+        if self.spec.probes
+            && !load.health.is_ejected()
+            && let Some((_, at)) = load.pace.overdue()
+        {
+            self.overdue_at = self.overdue_at.min(at);
         }
         if self.loads.len() > MOST_CANDIDATES {
             self.overview.show(slot, load);

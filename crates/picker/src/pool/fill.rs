@@ -11,6 +11,7 @@ use crate::endpoint::{EndpointId, Load, Member};
 use crate::health::Standing;
 use crate::inputs::Inputs;
 use crate::names::NameId;
+use crate::pace::{LATE_SECONDS, LATE_TIMES};
 use crate::pick::narrow::MOST_CANDIDATES;
 use crate::rates::Rates;
 use crate::spec::Profile;
@@ -267,6 +268,16 @@ impl Pool {
             candidate.ahead_tokens + candidate.foreign_waiting * inputs.ask.mean_uncached_tokens;
         let kv_tokens = ask.prompt_tokens.saturating_add(inputs.ask.output_tokens);
         let predicted_seconds = self.costs.get(at)?.prefill_seconds;
+        let lesson = lesson(ask, candidate, inputs.trial || inputs.panic);
+        let cold_seconds =
+            inputs.ask.cached_tokens(candidate.held_blocks) * candidate.rates.prefill_token_seconds;
+        let can_be_told =
+            ask.streams && lesson == Lesson::Prefill && inputs.basis == Basis::Seconds;
+        let allowed_seconds = if can_be_told {
+            LATE_TIMES * (predicted_seconds + cold_seconds) + LATE_SECONDS
+        } else {
+            0.0
+        };
         let booking = Booking {
             slot: candidate.endpoint.slot,
             name,
@@ -275,9 +286,10 @@ impl Pool {
             dispatched: self.now,
             streams: ask.streams,
             first_token: None,
-            lesson: lesson(ask, candidate, inputs.trial || inputs.panic),
+            lesson,
             tokens_ahead: ahead + uncached,
             predicted_seconds,
+            allowed_seconds,
             sequences: candidate.sequences(),
             trial: candidate_is_trial(candidate, inputs.trial).then_some(self.now),
         };

@@ -44,12 +44,17 @@ impl Pool {
         };
         booking.unbook_prefill(load, now);
         load.silence.heard(now);
+        let allowed = booking.allowed_seconds;
+        let is_late = allowed > 0.0 && load.pace.first_token(now, dispatched, allowed);
         let streaming = (load.in_flight - load.prefilling) as f32 + load.foreign_running;
         booking.sequences = (booking.sequences + streaming) * 0.5;
         load.health.spoke(dispatched);
         if booking.lesson != Lesson::Nothing {
             self.lessons
                 .push_back((now.plus_seconds(SETTLED_SECONDS), reservation));
+        }
+        if is_late {
+            self.judge_late(slot, dispatched);
         }
         self.show(slot);
         self.note_used(slot, name);
@@ -117,7 +122,11 @@ impl Pool {
                     load.health.trial_without_evidence(began);
                 }
             }
-            Finished::Failed(kind) => load.health.failure(self.now, kind, booking.trial),
+            Finished::Failed(kind) => {
+                let probes = self.spec.probes;
+                load.health.failure(self.now, kind, booking.trial, probes);
+                self.probing |= load.health.is_probed();
+            }
         }
     }
 
@@ -137,6 +146,9 @@ impl Pool {
     }
 
     fn learn_from_end(&mut self, booking: &mut Booking, outcome: &Outcome) {
+        if self.is_slow(booking.slot) {
+            return;
+        }
         let tokens = outcome.completion_tokens;
         if tokens > 0 {
             blend(&mut self.means.output_tokens, tokens as f32);
@@ -171,6 +183,9 @@ impl Pool {
         let Some(first_token) = booking.first_token else {
             return;
         };
+        if self.is_slow(booking.slot) {
+            return;
+        }
         let seconds = first_token.seconds_since(booking.dispatched);
         let Some(member) = self.members.get_mut(booking.slot as usize) else {
             return;

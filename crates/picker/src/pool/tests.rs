@@ -5,6 +5,7 @@ mod queue;
 mod random;
 mod routing;
 mod silence;
+mod slowness;
 mod telemetry;
 mod trouble;
 

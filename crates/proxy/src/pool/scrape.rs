@@ -5,7 +5,7 @@
 //! [`QUIET`], one that fails or has no metrics more and more seldom. A failed scrape is told to the picker as such: it never reads as
 //! an idle server.
 
-use super::{Endpoint, Pool, models};
+use super::{Endpoint, Pool, models, probe};
 use crate::clock;
 use crate::live::Shared;
 use crate::memory;
@@ -154,12 +154,13 @@ impl Pool {
     }
 }
 
-/// Ends waits that are over, in all pools, and keeps the account of memory, until the last request
-/// has ended.
+/// Ends waits that are over and sends probes, in all pools, and keeps the account of memory, until
+/// the last request has ended.
 pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>) {
     let mut every = tokio::time::interval(Duration::from_millis(50));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_even = false;
+    let mut probes = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             _ = every.tick() => {}
@@ -168,7 +169,9 @@ pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>
         let live = shared.live.load();
         for pool in live.all_pools() {
             pool.expire();
+            probe::send_due(pool, &mut probes);
         }
+        while probes.try_join_next().is_some() {}
         is_even = !is_even;
         if is_even {
             memory::refresh(&live, decisions.bytes(), shared.metrics.bytes());

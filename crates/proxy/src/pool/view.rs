@@ -49,6 +49,9 @@ pub struct PoolView {
     pub queued_bytes: usize,
     /// Memory of the prefix index, in bytes.
     pub prefix_bytes: usize,
+    /// What became of the gateway's own requests to servers that it does not trust.
+    #[serde(skip)]
+    pub probes: [(&'static str, u64); 3],
     /// Models that are declared or announced.
     pub models: Vec<String>,
     /// The external endpoint picker that it names, unless every Gateway passes over it.
@@ -92,6 +95,7 @@ impl Pool {
             queued_requests,
             queued_bytes,
             prefix_bytes: self.prefixes.read().bytes(),
+            probes: self.probes.outcomes(),
             models: self.model_names(),
             picker: self.picker_view(),
             endpoints,

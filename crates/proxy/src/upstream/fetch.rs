@@ -1,4 +1,5 @@
-//! One GET over a connection that is kept: for scrapes and model lists, off the request path.
+//! One small request over a connection that is kept: for scrapes, model lists and probes, off the
+//! request path.
 
 use crate::pool::{Tls, Transport};
 use crate::socket::Socket;
@@ -45,24 +46,49 @@ impl Fetcher {
         deadline: Duration,
     ) -> io::Result<(u16, &[u8])> {
         let kept = self.kept.is_some();
-        let first = self.bounded(path, most, deadline).await;
+        let request = format!("GET {path} {}\r\n", self.fields());
+        let first = self.bounded(&request, most, deadline).await;
         let status = match first {
             Err(error) if kept && error.kind() != io::ErrorKind::TimedOut => {
-                self.bounded(path, most, deadline).await?
+                self.bounded(&request, most, deadline).await?
             }
             other => other?,
         };
         Ok((status, &self.body))
     }
 
-    async fn bounded(&mut self, path: &str, most: usize, deadline: Duration) -> io::Result<u16> {
-        match tokio::time::timeout(deadline, self.attempt(path, most)).await {
+    /// Status and body of `POST path` with `json`, all within `deadline`, tried once.
+    ///
+    /// # Errors
+    /// As for [`Fetcher::get`].
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        json: &str,
+        most: usize,
+        deadline: Duration,
+    ) -> io::Result<(u16, &[u8])> {
+        let (fields, length) = (self.fields(), json.len());
+        let request = format!(
+            "POST {path} {fields}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"
+        );
+        let status = self.bounded(&request, most, deadline).await?;
+        Ok((status, &self.body))
+    }
+
+    fn fields(&self) -> String {
+        let host = self.address;
+        format!("HTTP/1.1\r\nhost: {host}\r\nuser-agent: penstock\r\naccept: */*\r\n")
+    }
+
+    async fn bounded(&mut self, request: &str, most: usize, deadline: Duration) -> io::Result<u16> {
+        match tokio::time::timeout(deadline, self.attempt(request, most)).await {
             Ok(done) => done,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
         }
     }
 
-    async fn attempt(&mut self, path: &str, most: usize) -> io::Result<u16> {
+    async fn attempt(&mut self, request: &str, most: usize) -> io::Result<u16> {
         let mut stream = match self.kept.take() {
             Some(stream) => stream,
             None => {
@@ -75,10 +101,6 @@ impl Fetcher {
                 }
             }
         };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: penstock\r\naccept: */*\r\n\r\n",
-            self.address
-        );
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         self.received.clear();
