@@ -76,6 +76,11 @@ pub struct Http2Limits {
     pub connection_window: u32,
     /// Bytes of one response that wait in the connection to be written.
     pub send_buffer: usize,
+    /// Silence of a server with requests of ours after which it is sent a PING; see
+    /// `upstream/h2/ping.rs`.
+    pub ping: Duration,
+    /// How long it may take to answer.
+    pub ping_answer: Duration,
 }
 
 /// A limit of time that people set by its name.
@@ -98,6 +103,8 @@ pub const NAMED_LIMITS: &[NamedLimit] = &[
     named("write-stall", |limits| &mut limits.write_stall),
     named("tunnel-idle", |limits| &mut limits.tunnel_idle),
     named("handshake", |limits| &mut limits.handshake),
+    named("ping", |limits| &mut limits.http2.ping),
+    named("ping-answer", |limits| &mut limits.http2.ping_answer),
 ];
 
 const fn named(name: &'static str, of: fn(&mut Limits) -> &mut Duration) -> NamedLimit {
@@ -127,6 +134,8 @@ impl Default for Http2Limits {
             stream_window: 256 << 10,
             connection_window: 1 << 20,
             send_buffer: 64 << 10,
+            ping: Duration::from_secs(20),
+            ping_answer: Duration::from_secs(10),
         }
     }
 }

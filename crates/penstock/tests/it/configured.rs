@@ -22,6 +22,11 @@ pub(crate) struct Configured {
 impl Configured {
     /// Starts with `text`, in which `PORT` is a free port; returns once it is ready.
     pub(crate) fn start(text: &str) -> Self {
+        Self::start_with(text, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(text: &str, more: &[&str]) -> Self {
         let (address, admin) = (free_address(), free_address());
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("files")).unwrap();
@@ -33,6 +38,7 @@ impl Configured {
         let args = ["run", files, "--admin", &admin_text, "--workers", "2"];
         let child = penstock(&args)
             .args(["--watch-interval", "1ms"])
+            .args(more)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

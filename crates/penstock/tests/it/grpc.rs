@@ -92,6 +92,10 @@ async fn call(seen: Arc<Seen>, request: Request<RecvStream>, mut answer: SendRes
             seen.cancelled.fetch_add(1, Relaxed);
         }
         _ => {
+            if path == "/late" {
+                // Longer than a few pings take.
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            }
             let mut send = answer.send_response(head.body(()).unwrap(), false).unwrap();
             for _ in 0..if path == "/echo/stream" { 3 } else { 1 } {
                 send.send_data(body.clone().into(), false).unwrap();
@@ -113,13 +117,18 @@ async fn window(send: &mut SendStream<Bytes>) -> Option<Result<usize, h2::Error>
 
 /// A gateway before `server` as a Service that speaks h2c.
 fn before(server: SocketAddr) -> Configured {
+    before_with(server, &[])
+}
+
+pub(crate) fn before_with(server: SocketAddr, args: &[&str]) -> Configured {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: echo}\n\
         spec: {ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}\n";
-    Configured::start(&format!(
+    let text = format!(
         "{GATEWAY}{}{service}{}",
         route("echo", "rules: [{backendRefs: [{name: echo, port: 80}]}]"),
         slice("echo", "kubernetes.io/service-name: echo", server)
-    ))
+    );
+    Configured::start_with(&text, args)
 }
 
 pub(crate) fn call_of(path: &str) -> Request<()> {

@@ -1,6 +1,8 @@
 //! Servers that shut down badly: no more connections, and not a word on those that are open.
 
 use crate::gateway::{DEADLINE, Gateway, free_address, post};
+use crate::grpc::{MESSAGE, before_with, call_of, ends_well, server};
+use crate::over2::{Http2, PREFACE, frame, read_frame};
 use crate::servers::{CHAT, Server, chat, event_stream, sent};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -56,4 +58,45 @@ fn a_stream_of_a_vanished_server_is_cut() {
     assert!(answer.body.contains("stream_cut"), "{answer:?}");
     assert!(!answer.body.contains("[DONE]"), "{answer:?}");
     gateway.is_quiet();
+}
+
+/// A server of HTTP/2 that takes a request and then neither reads nor says anything.
+fn silent2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut preface = [0; PREFACE.len()];
+            if stream.read_exact(&mut preface).is_err() {
+                continue;
+            }
+            stream.write_all(&frame(4, 0, 0, b"")).unwrap();
+            while read_frame(&mut stream).is_some_and(|(kind, ..)| kind != 1) {}
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+const SOON: [&str; 4] = ["--limit", "ping=200ms", "--limit", "ping-answer=300ms"];
+
+#[test]
+fn a_server_of_http_2_that_answers_no_ping_is_given_up() {
+    let gateway = before_with(silent2(), &SOON);
+    // Without a ping it would be waited for ten minutes.
+    let client = Http2::connect(gateway.address);
+    let call = client.begin(call_of("/echo/one"), MESSAGE).open();
+    assert_eq!(call.fields["grpc-status"], "14", "{call:?}");
+    let answer = gateway.get("/plain");
+    assert_eq!(answer.status, 502, "{answer:?}");
+}
+
+#[test]
+fn a_server_of_http_2_that_answers_pings_may_be_silent() {
+    let (address, _) = server(100);
+    let gateway = before_with(address, &SOON);
+    let client = Http2::connect(gateway.address);
+    let begun = client.begin(call_of("/late"), MESSAGE);
+    ends_well(begun.open(), 1);
 }

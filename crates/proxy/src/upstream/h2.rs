@@ -2,8 +2,10 @@
 //!
 //! A further connection is opened when all are full. One whose peer said goodbye or failed takes no
 //! new requests; the streams that are open on it end as they would. Connections that nobody
-//! used for a while are let go.
+//! used for a while are let go. One that is silent while it has requests is asked whether its
+//! server is still there (`h2/ping.rs`).
 
+mod ping;
 mod stream;
 
 use crate::clock;
@@ -180,7 +182,8 @@ async fn connect(
     endpoint: &Endpoint,
     limits: &Limits,
 ) -> Result<Connection, Failure> {
-    let socket = h1::dial(endpoint, limits).await?;
+    let heard = ping::Heard::new();
+    let socket = ping::Socket::new(h1::dial(endpoint, limits).await?, heard.clone());
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -200,12 +203,7 @@ async fn connect(
                 .multiplexed
                 .drivers
                 .borrow_mut()
-                .spawn_local(async move {
-                    if let Err(error) = driver.await {
-                        tracing::debug!(%error, "an http/2 connection to an endpoint ended");
-                    }
-                    ended.usable.set(false);
-                });
+                .spawn_local(ping::drive(driver, (ended, heard), limits.http2));
             let connection = Connection {
                 sender,
                 state,
