@@ -88,18 +88,20 @@ impl Fetcher {
         }
     }
 
+    async fn connect(&self) -> io::Result<Socket> {
+        let stream = TcpStream::connect(self.address).await?;
+        no_delay(&stream);
+        match &self.transport.tls {
+            Tls::None => Ok(Socket::Tcp(stream)),
+            Tls::Connect(tls) => Box::pin(tls.connect(stream)).await,
+            Tls::Unusable(why) => Err(io::Error::other(why.to_string())),
+        }
+    }
+
     async fn attempt(&mut self, request: &str, most: usize) -> io::Result<u16> {
         let mut stream = match self.kept.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address).await?;
-                no_delay(&stream);
-                match &self.transport.tls {
-                    Tls::None => Socket::Tcp(stream),
-                    Tls::Connect(tls) => Box::pin(tls.connect(stream)).await?,
-                    Tls::Unusable(why) => return Err(io::Error::other(why.to_string())),
-                }
-            }
+            None => self.connect().await?,
         };
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
