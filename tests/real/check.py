@@ -133,7 +133,7 @@ def reports_usage_and_headers(run):
 
 
 def completes_200_streams_over_both(run):
-    before = run.served()
+    before, probes_before = run.served(), run.gateway.probes()
 
     def one(number):
         stream = run.openai.chat.completions.create(
@@ -148,7 +148,9 @@ def completes_200_streams_over_both(run):
 
     in_threads(8, [lambda n=n: one(n) for n in range(200)], 2 * PATIENCE_S)
     shares = run.wait_for_served(before, 200)
-    expect(sum(shares) == 200, f"the replicas served {shares}, not 200 in all")
+    # A replica that compiles at its first requests looks slow, and the gateway asks it itself.
+    probes = run.gateway.probes() - probes_before
+    expect(200 <= sum(shares) <= 200 + probes, f"the replicas served {shares}, not 200 in all and {probes:.0f} probes")
     # Not half and half: each replica has one core, and what else runs there makes it slower, at times tenfold.
     expect(min(shares) >= 10, f"shares {shares}: both replicas should serve")
     return f"shares {shares[0]:.0f} and {shares[1]:.0f}"

@@ -164,6 +164,12 @@ class Gateway:
     def wait_until_up(self, deadline_s):
         return self.process.wait_until_up(f"{self.admin_url}/readyz", deadline_s)
 
+    def probes(self):
+        """Requests of the gateway's own to replicas that cut answers or look slow."""
+        text = get(f"{self.admin_url}/metrics") or b""
+        counts = re.findall(r"^penstock_probes_total\{.*\} (\S+)$", text.decode(), re.MULTILINE)
+        return sum(map(float, counts))
+
     def why(self, *arguments):
         """Output of `penstock why`; an exit code other than 0 fails the check."""
         command = [self.binary, "why", *arguments]
