@@ -87,6 +87,10 @@ class Run:
 
         wait_until(is_idle, PATIENCE_S, "both replicas idle")
 
+    def wait_until_trusted(self):
+        """A replica that looked slow while it compiled gets no requests until it has shown that it is not."""
+        wait_until(lambda: self.gateway.healthy() == len(self.replicas), PATIENCE_S, "both replicas in use again")
+
 
 def lists_all_models(run):
     def listed():
@@ -205,6 +209,7 @@ class PrefixTrial:
     def measure(self):
         """Hit tokens of the follow-ups, those that perfect placement gives, and the follow-ups' usage."""
         self.run.wait_until_idle()
+        self.run.wait_until_trusted()
         before = self.hits()
         follow_ups = self.prompts * self.ROUNDS
         random.shuffle(follow_ups)
@@ -252,11 +257,12 @@ def sends_adapters_home(run):
         expect(answer.choices[0].finish_reason == "length", f"{adapter}: {answer.choices[0]}")
         expect(answer.model == adapter, f"{adapter} answered as {answer.model}")
 
-    before = run.served()
+    before, probes_before = run.served(), run.gateway.probes()
     adapters = [run.replicas[number % 2].adapter for number in range(40)]
     in_threads(4, [lambda a=a, n=n: one(a, n) for n, a in enumerate(adapters)], PATIENCE_S)
     shares = run.wait_for_served(before, 40)
-    expect(shares == [20, 20], f"the replicas served {shares}, not 20 each")
+    most = 20 + run.gateway.probes() - probes_before
+    expect(all(20 <= share <= most for share in shares), f"the replicas served {shares}, not 20 each")
     return "20 of each served where the adapter is"
 
 

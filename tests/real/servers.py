@@ -166,9 +166,16 @@ class Gateway:
 
     def probes(self):
         """Requests of the gateway's own to replicas that cut answers or look slow."""
-        text = get(f"{self.admin_url}/metrics") or b""
-        counts = re.findall(r"^penstock_probes_total\{.*\} (\S+)$", text.decode(), re.MULTILINE)
-        return sum(map(float, counts))
+        return self.metric("penstock_probes_total")
+
+    def healthy(self):
+        """Replicas that are not left out."""
+        return self.metric("penstock_endpoint_healthy")
+
+    def metric(self, name):
+        """Its sum over all label sets."""
+        text = (get(f"{self.admin_url}/metrics") or b"").decode()
+        return sum(float(value) for value in re.findall(rf"^{name}\{{.*\}} (\S+)$", text, re.MULTILINE))
 
     def why(self, *arguments):
         """Output of `penstock why`; an exit code other than 0 fails the check."""
