@@ -35,6 +35,8 @@ const WAITING: usize = 4_096;
 /// Changes that come within this time are compiled together, up to [`MOST_DELAY`].
 const SETTLE: Duration = Duration::from_millis(5);
 const MOST_DELAY: Duration = Duration::from_millis(50);
+/// A leader looks at everything again this often, whatever was touched.
+const LOOK_AT_ALL: Duration = Duration::from_secs(300);
 
 /// How a controller runs.
 #[derive(Debug, Clone)]
@@ -152,6 +154,7 @@ impl Controller {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, stop: CancellationToken) {
         let mut told = Instant::now();
         let mut reported = self.feeds.changes();
+        let mut all = tokio::time::interval(LOOK_AT_ALL);
         loop {
             let again = self.writes.again();
             tokio::select! {
@@ -163,6 +166,7 @@ impl Controller {
                 written = self.writes.next() => written.into_iter().for_each(|one| self.answered(one)),
                 _ = reported.changed() => self.gateways_due(),
                 _ = self.leads.changed() => {}
+                _ = all.tick() => self.led = false,
                 () = until(again) => {}
             }
             if self.store.is_synced() {
