@@ -12,6 +12,7 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod accounts;
 mod backends;
 mod books;
 mod bytes;
