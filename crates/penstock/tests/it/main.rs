@@ -22,6 +22,7 @@ mod churn;
 mod cli;
 mod configured;
 mod crowd;
+mod dialled;
 mod docs;
 mod doctor;
 mod drain;
