@@ -1,46 +1,72 @@
-//! How long the addresses of a name hold.
+//! What name servers say of a name: its addresses, and for how long they hold.
 //!
-//! The system's resolver says which addresses a name has, with its hosts file, its search list and its
-//! caches, but not for how long. So a name server of `/etc/resolv.conf` is asked that, the way RFC 1035
-//! says: only how soon to look again depends on its answer.
+//! Where none is named (`--name-server`), the system's resolver says which addresses a name has, with
+//! its hosts file, its search list and its caches, but not for how long. So a name server of
+//! `/etc/resolv.conf` is asked that, the way RFC 1035 says: only how soon to look again depends on
+//! its answer.
 
+use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, TYPE};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 
 const DEADLINE: Duration = Duration::from_secs(1);
 /// Name servers that are asked, one after the other.
 const MOST_SERVERS: usize = 3;
 const PORT: u16 = 53;
-/// The most that comes in one answer without extensions is 512 bytes (RFC 1035, 4.2.1).
+/// The most that comes in one datagram without extensions is 512 bytes (RFC 1035, 4.2.1).
 const MOST_BYTES: usize = 4096;
 
-/// What the first name server that knows addresses of `host` says; `None` when none does.
-pub(super) async fn of(host: &str) -> Option<Duration> {
+/// What a name server says of a name.
+#[derive(Debug, PartialEq)]
+pub(super) struct Told {
+    /// At least one.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The least time to live on the way to them: of an address, or of an alias.
+    pub(super) time: Duration,
+}
+
+/// Reads `--name-server`.
+pub(crate) fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let found = with_port.or_else(|| Some(SocketAddr::new(text.parse().ok()?, PORT)));
+    found.ok_or_else(|| "write an address such as 10.0.0.2 or 127.0.0.1:8600".to_owned())
+}
+
+/// How long addresses of `host` hold, as a name server of this machine says.
+pub(super) async fn time_of(host: &str) -> Option<Duration> {
     let file = tokio::fs::read_to_string("/etc/resolv.conf").await.ok()?;
-    for server in servers(&file).take(MOST_SERVERS) {
-        let server = SocketAddr::new(server, PORT);
+    let servers: Vec<SocketAddr> = servers(&file).collect();
+    of(&servers, host).await.map(|told| told.time)
+}
+
+/// What the first of these name servers that knows addresses of `host` says; `None` when none does.
+pub(super) async fn of(servers: &[SocketAddr], host: &str) -> Option<Told> {
+    for server in servers.iter().take(MOST_SERVERS) {
         for kind in [TYPE::A, TYPE::AAAA] {
-            let asked = tokio::time::timeout(DEADLINE, ask(server, host, kind)).await;
-            if let Ok(Some(time)) = asked {
-                return Some(time);
+            let asked = tokio::time::timeout(DEADLINE, ask(*server, host, kind)).await;
+            if let Ok(Some(told)) = asked {
+                return Some(told);
             }
         }
     }
     None
 }
 
-fn servers(file: &str) -> impl Iterator<Item = IpAddr> + '_ {
+fn servers(file: &str) -> impl Iterator<Item = SocketAddr> + '_ {
     file.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
+        let is_server = words.next() == Some("nameserver");
+        let address = is_server.then(|| words.next()?.parse().ok())??;
+        Some(SocketAddr::new(address, PORT))
     })
 }
 
-/// The least time to live in the answer: of an address, or of an alias on the way to it.
-async fn ask(server: SocketAddr, host: &str, kind: TYPE) -> Option<Duration> {
+/// Addresses of one kind.
+async fn ask(server: SocketAddr, host: &str, kind: TYPE) -> Option<Told> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -49,22 +75,53 @@ async fn ask(server: SocketAddr, host: &str, kind: TYPE) -> Option<Duration> {
     // Answers of others do not get through.
     socket.connect(server).await.ok()?;
     let id = RandomState::new().hash_one(host) as u16;
-    socket.send(&question(id, host, kind)?).await.ok()?;
+    let question = question(id, host, kind)?;
+    socket.send(&question).await.ok()?;
     let mut room = [0; MOST_BYTES];
     loop {
         let count = socket.recv(&mut room).await.ok()?;
         let Ok(answer) = Packet::parse(room.get(..count)?) else {
             continue;
         };
-        if answer.id() == id {
-            let has_address = |record: &&_| is_of(record, kind);
-            answer.answers.iter().find(has_address)?;
-            let times = answer.answers.iter().map(|record| record.ttl);
-            return times
-                .min()
-                .map(|seconds| Duration::from_secs(seconds.into()));
+        if answer.id() != id {
+            continue;
         }
+        if !answer.has_flags(PacketFlag::TRUNCATION) {
+            return told(&answer, kind);
+        }
+        // All of it comes over a connection (RFC 7766).
+        let bytes = over_tcp(server, &question).await?;
+        let answer = Packet::parse(&bytes).ok()?;
+        return (answer.id() == id).then(|| told(&answer, kind))?;
     }
+}
+
+async fn over_tcp(server: SocketAddr, question: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await.ok()?;
+    let length = u16::try_from(question.len()).ok()?;
+    let message = [&length.to_be_bytes(), question].concat();
+    stream.write_all(&message).await.ok()?;
+    let length = stream.read_u16().await.ok()?;
+    let mut bytes = vec![0; length.into()];
+    stream.read_exact(&mut bytes).await.ok()?;
+    Some(bytes)
+}
+
+fn told(answer: &Packet<'_>, kind: TYPE) -> Option<Told> {
+    let of_kind = answer.answers.iter().filter(|record| is_of(record, kind));
+    let addresses: Vec<IpAddr> = of_kind
+        .filter_map(|record| match &record.rdata {
+            RData::A(found) => Some(Ipv4Addr::from(found.address).into()),
+            RData::AAAA(found) => Some(Ipv6Addr::from(found.address).into()),
+            _ => None,
+        })
+        .collect();
+    addresses.first()?;
+    let seconds = answer.answers.iter().map(|record| record.ttl).min()?;
+    Some(Told {
+        addresses,
+        time: Duration::from_secs(seconds.into()),
+    })
 }
 
 fn is_of(record: &simple_dns::ResourceRecord<'_>, kind: TYPE) -> bool {
@@ -84,12 +141,15 @@ fn question(id: u16, host: &str, kind: TYPE) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use simple_dns::ResourceRecord;
-    use simple_dns::rdata::{A, CNAME, RData};
+    use simple_dns::rdata::{A, CNAME};
+    use std::io::{Read, Write};
 
-    /// A name server that answers one question with these records.
-    fn server(records: Vec<ResourceRecord<'static>>) -> SocketAddr {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
+    /// A name server that answers one question with these records; if they are too many for a
+    /// datagram, over a connection.
+    fn server(records: Vec<ResourceRecord<'static>>, fits: bool) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = std::net::UdpSocket::bind(address).unwrap();
         std::thread::spawn(move || {
             let mut room = [0; 512];
             let (count, from) = socket.recv_from(&mut room).unwrap();
@@ -99,8 +159,21 @@ mod tests {
             // What was not asked for, and noise, come first.
             let other = answer.build_bytes_vec().unwrap();
             answer.set_id(asked.id());
+            let whole = answer.build_bytes_vec().unwrap();
+            if !fits {
+                answer.answers.truncate(1);
+                answer.set_flags(PacketFlag::TRUNCATION);
+            }
             for bytes in [other, b"noise".to_vec(), answer.build_bytes_vec().unwrap()] {
                 socket.send_to(&bytes, from).unwrap();
+            }
+            if !fits {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut question = vec![0; 2 + count];
+                stream.read_exact(&mut question).unwrap();
+                assert_eq!(question[2..], room[..count]);
+                let length = (whole.len() as u16).to_be_bytes();
+                stream.write_all(&[&length, &whole[..]].concat()).unwrap();
             }
         });
         address
@@ -110,37 +183,60 @@ mod tests {
         ResourceRecord::new(Name::new(name).unwrap(), CLASS::IN, ttl, data)
     }
 
+    fn alias() -> ResourceRecord<'static> {
+        let to = CNAME(Name::new("b.example").unwrap());
+        record("a.example", 7, RData::CNAME(to))
+    }
+
+    fn address(last: u32, ttl: u32) -> ResourceRecord<'static> {
+        let address = 0x0A00_0000 + last;
+        record("b.example", ttl, RData::A(A { address }))
+    }
+
+    fn found(addresses: u32, seconds: u64) -> Option<Told> {
+        let at = |last| Ipv4Addr::from(0x0A00_0000 + last).into();
+        Some(Told {
+            addresses: (0..addresses).map(at).collect(),
+            time: Duration::from_secs(seconds),
+        })
+    }
+
     #[tokio::test]
     async fn the_least_time_on_the_way_to_an_address_counts() {
-        let alias = || {
-            let to = CNAME(Name::new("b.example").unwrap());
-            record("a.example", 7, RData::CNAME(to))
-        };
-        let address = |ttl| {
-            record(
-                "b.example",
-                ttl,
-                RData::A(A {
-                    address: 0x0A00_0001,
-                }),
-            )
-        };
-        for (records, seconds) in [
-            (vec![alias(), address(60)], Some(7)),
-            (vec![address(5), address(9)], Some(5)),
+        for (records, expected) in [
+            (vec![alias(), address(0, 60)], found(1, 7)),
+            (vec![address(0, 5), address(1, 9)], found(2, 5)),
             (vec![alias()], None),
             (vec![], None),
         ] {
-            let server = server(records);
-            let time = ask(server, "a.example", TYPE::A).await;
-            assert_eq!(time, seconds.map(Duration::from_secs));
+            let server = server(records, true);
+            assert_eq!(ask(server, "a.example", TYPE::A).await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_into_a_datagram_is_asked_for_over_a_connection() {
+        let server = server((0..100).map(|last| address(last, 60)).collect(), false);
+        assert_eq!(of(&[server], "b.example").await, found(100, 60));
     }
 
     #[test]
     fn name_servers_are_read_as_resolvers_do() {
         let file = "# none\nsearch example\nnameserver 10.0.0.1\nnameserver  ::1\nnameserver x\n";
         let found: Vec<String> = servers(file).map(|one| one.to_string()).collect();
-        assert_eq!(found, ["10.0.0.1", "::1"]);
+        assert_eq!(found, ["10.0.0.1:53", "[::1]:53"]);
+    }
+
+    #[test]
+    fn a_name_server_may_have_a_port() {
+        for (text, read) in [
+            ("10.0.0.2", "10.0.0.2:53"),
+            ("127.0.0.1:8600", "127.0.0.1:8600"),
+            ("::1", "[::1]:53"),
+            ("[::1]:5353", "[::1]:5353"),
+        ] {
+            assert_eq!(name_server(text).unwrap().to_string(), read);
+        }
+        assert!(name_server("dns.example").is_err());
     }
 }

@@ -50,6 +50,7 @@ mod privacy;
 mod queue;
 mod readme;
 mod reload;
+mod resolve;
 mod retries;
 mod scripted;
 mod servers;
