@@ -139,6 +139,16 @@ pub(crate) struct RunArgs {
     /// How often files are looked at for changes.
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub(crate) watch_interval: Duration,
+    /// A name server that is asked for names of endpoints instead of the system's resolver, such as
+    /// 10.0.0.2 or 127.0.0.1:8600; repeat for more, the first that knows a name is believed.
+    #[arg(
+        long = "name-server",
+        env = "PENSTOCK_NAME_SERVERS",
+        value_delimiter = ',',
+        value_parser = crate::run::dns::name_server,
+        value_name = "ADDRESS"
+    )]
+    pub(crate) name_servers: Vec<SocketAddr>,
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const PATH: &str = "/anything";
 const OPEN: &str = ", failureMode: FailOpen";
 
-fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
+/// The Service of these pickers.
+pub(crate) fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
     let mut text = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: epp}}\n\
         spec: {{ports: [{{port: 9002, name: grpc, targetPort: grpc{protocol}}}]}}\n"
@@ -322,7 +323,7 @@ fn failures_of_the_picker_are_503_where_it_must_be_asked() {
         }
         assert_eq!(bed.requests(), before, "{play:?}: a server was asked");
     }
-    assert_eq!(outside.requests.load(SeqCst), 0, "and nobody outside");
+    assert_eq!(outside.connections.load(SeqCst), 0, "and nobody outside");
     assert!(bed.asked("failed_closed") >= 16.0);
 }
 
@@ -343,7 +344,7 @@ fn the_built_in_picker_chooses_where_a_picker_may_fail_open() {
         assert_eq!(bed.post("hello").status, 200, "{play:?}");
     }
     assert_eq!(bed.requests(), plays.len());
-    assert_eq!(outside.requests.load(SeqCst), 0);
+    assert_eq!(outside.connections.load(SeqCst), 0);
     assert_eq!(bed.asked("failed_open"), plays.len() as f64);
     assert_eq!(bed.asked("picked"), 0.0);
 }
@@ -410,7 +411,7 @@ fn the_list_is_walked_where_nobody_is_there_and_the_picker_is_asked_once() {
     );
     assert_eq!(picker.conversations(), 1);
     assert_eq!(one.requests.load(SeqCst), 0);
-    assert_eq!(outside.requests.load(SeqCst), 0, "never connected to");
+    assert_eq!(outside.connections.load(SeqCst), 0, "never connected to");
     // A list without anybody ends with the last failure.
     picker.plays(Play::Pick(dead[0].to_string(), By::Both));
     let answer = post(gateway.address, PATH, "hello");

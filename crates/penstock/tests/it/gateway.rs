@@ -1,5 +1,6 @@
 //! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
 
+use crate::accounts::Accounts;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -23,6 +24,8 @@ impl Drop for Running {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    /// Before the process: they are looked at while it runs.
+    pub(crate) accounts: Accounts,
     pub(crate) process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -74,6 +77,7 @@ impl Gateway {
     /// What `command` starts, once it is ready.
     pub(crate) fn started(command: &mut Command, address: SocketAddr, admin: SocketAddr) -> Self {
         let gateway = Self {
+            accounts: Accounts::of(command, admin),
             process: Running(command.spawn().unwrap()),
             address,
             admin,

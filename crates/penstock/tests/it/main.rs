@@ -12,6 +12,7 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod accounts;
 mod backends;
 mod books;
 mod bytes;
@@ -21,6 +22,7 @@ mod churn;
 mod cli;
 mod configured;
 mod crowd;
+mod dialled;
 mod docs;
 mod doctor;
 mod drain;
@@ -48,6 +50,7 @@ mod privacy;
 mod queue;
 mod readme;
 mod reload;
+mod resolve;
 mod retries;
 mod scripted;
 mod servers;
