@@ -34,7 +34,7 @@ pub(crate) fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
 }
 
 /// A gateway over `servers`, of which these pickers choose.
-fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> String {
+pub(crate) fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> String {
     let reference = format!(", endpointPickerRef: {{name: epp, port: {{number: 9002}}{mode}}}");
     [
         GATEWAY.to_owned(),
@@ -48,7 +48,7 @@ fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> Stri
     .concat()
 }
 
-fn patience(seconds: &str) -> String {
+pub(crate) fn patience(seconds: &str) -> String {
     format!(
         "---\napiVersion: penstock.dev/v1alpha1\nkind: PoolPolicy\nmetadata: {{name: chat}}\nspec:\n  \
         targetRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: chat}}]\n  \

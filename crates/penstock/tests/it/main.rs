@@ -28,6 +28,7 @@ mod doctor;
 mod drain;
 mod errors;
 mod events;
+mod expect;
 mod explain;
 mod external;
 mod failover;

@@ -4,6 +4,7 @@
 use crate::crowd::{CROWD, Says, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
+use crate::over2::{GET, Http2, PREFACE, block, frame};
 use crate::servers::{CHAT, chat};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -49,11 +50,11 @@ fn holds_nothing(gateway: &Gateway) {
 }
 
 /// Clients that do not read: at least so many, and more until one is refused.
-fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream> {
+fn until_refused(gateway: &Gateway, asked: impl AsRef<[u8]>, least: usize) -> Vec<TcpStream> {
     let mut streams = Vec::new();
     while streams.len() < least || gateway.memory()["refusals"] == 0 {
         for _ in 0..20 {
-            streams.extend(CROWD.block_on(sent(gateway.address, asked)));
+            streams.extend(CROWD.block_on(sent(gateway.address, asked.as_ref())));
         }
         assert!(streams.len() < 5_000, "{}", gateway.memory());
     }
@@ -97,6 +98,31 @@ fn clients_that_never_read_are_bounded() {
     stayed_below(&gateway, "never_read");
     holds_nothing(&gateway);
     assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+}
+
+#[test]
+fn streams_of_http_2_that_nobody_reads_are_bounded() {
+    const STREAMS: u32 = 20;
+    let gateway = limited(server(Says::Endless), 64);
+    let body = chat("llama", "hello", 100, true);
+    let mut fields = GET;
+    (fields[0].1, fields[2].1) = ("POST", CHAT);
+    let head = block(&fields);
+    let mut asked = [PREFACE, &frame(4, 0, 0, b"")].concat();
+    for id in (1..).step_by(2).take(STREAMS as usize) {
+        asked.extend(frame(1, 4, id, &head));
+        asked.extend(frame(0, 1, id, body.as_bytes()));
+    }
+    let clients = until_refused(&gateway, &asked, 20);
+    wait_until(|| gateway.holds("unsent_answers") > 4 * MIB);
+    measured("memory.never_read_http2.clients", clients.len() as f64);
+    // Who was there before is told on a stream of its own, and other connections go on.
+    let known = Http2::connect(gateway.address);
+    wait_until(|| known.post(CHAT, &body).status == 503);
+    drop(clients);
+    stayed_below(&gateway, "never_read_http2");
+    drop(known);
+    holds_nothing(&gateway);
 }
 
 #[test]
