@@ -40,6 +40,12 @@ impl ConfigError {
         }
     }
 
+    /// A file cannot be read that is named, as `written`, where an object comes from.
+    pub fn of_attached(file: &str, why: &str, (written, origin): (&str, Option<&Origin>)) -> Self {
+        let place = origin.map(|origin| format!("; {} names it", origin.place_of_text(written)));
+        Self::of_file(file, format!("{why}{}", place.unwrap_or_default()))
+    }
+
     pub(crate) fn written_twice(
         kind: Kind,
         name: &ObjectName,

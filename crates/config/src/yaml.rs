@@ -285,6 +285,17 @@ impl Origin {
             _ => format!("{}:{}", self.file, self.line),
         }
     }
+
+    /// `file:line:column` of the first line with `text`; where the object begins, if none has it.
+    pub(crate) fn place_of_text(&self, text: &str) -> String {
+        let place = |(number, line): (usize, &str)| {
+            let column = line.get(..line.find(text)?)?.chars().count() + 1;
+            let line = self.lines_before as usize + number + 1;
+            Some(format!("{}:{line}:{column}", self.file))
+        };
+        let mut places = self.document.lines().enumerate().filter_map(place);
+        places.next().unwrap_or_else(|| self.place(""))
+    }
 }
 
 #[cfg(test)]

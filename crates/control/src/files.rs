@@ -131,7 +131,9 @@ impl Watched {
         match tokio::task::spawn_blocking(round).await {
             Ok(watched) => Some(watched),
             Err(error) => {
-                tracing::error!(%error, "watching configuration files ended");
+                // Not what a panic says: it may quote a file.
+                let panicked = error.is_panic();
+                tracing::error!(panicked, "watching configuration files ended");
                 None
             }
         }
@@ -226,13 +228,13 @@ impl Files {
     fn complete(&self, file: &Path, seen: &Seen, loaded: &mut Loaded) -> Vec<config::Object> {
         let mut objects = Vec::new();
         for object in &seen.decoded.objects {
-            for (_, path) in config::attached(&object.resource) {
-                let path = beside(file, path);
+            for (_, written) in config::attached(&object.resource) {
+                let path = beside(file, written);
                 if let Some(Err(why)) = self.attached.get(&path) {
                     let path = path.display().to_string();
-                    loaded
-                        .errors
-                        .push(ConfigError::of_file(&path, why.as_str()));
+                    let origin = object.origin.as_ref();
+                    let error = ConfigError::of_attached(&path, why, (written, origin));
+                    loaded.errors.push(error);
                 }
             }
             let read = |path: &str| match self.attached.get(&beside(file, path)) {

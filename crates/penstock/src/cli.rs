@@ -21,7 +21,7 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:4001";
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// What to log on standard error, such as `info` or `proxy=debug`.
+    /// What to log on standard error, such as `info` or `proxy=debug`; never what clients and servers say to each other.
     #[arg(
         long,
         global = true,
@@ -139,6 +139,16 @@ pub(crate) struct RunArgs {
     /// How often files are looked at for changes.
     #[arg(long, default_value = "1s", value_parser = duration, value_name = "TIME")]
     pub(crate) watch_interval: Duration,
+    /// A name server that is asked for names of endpoints instead of the system's resolver, such as
+    /// 10.0.0.2 or 127.0.0.1:8600; repeat for more, the first that knows a name is believed.
+    #[arg(
+        long = "name-server",
+        env = "PENSTOCK_NAME_SERVERS",
+        value_delimiter = ',',
+        value_parser = crate::run::dns::name_server,
+        value_name = "ADDRESS"
+    )]
+    pub(crate) name_servers: Vec<SocketAddr>,
     /// How long requests under way may take to end after SIGTERM or SIGINT.
     #[arg(long, env = "PENSTOCK_DRAIN_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "TIME")]
     pub(crate) drain_timeout: Duration,
@@ -150,9 +160,12 @@ pub(crate) struct RunArgs {
     pub(crate) limits: LimitArgs,
 }
 
-/// Times that the data plane keeps to.
+/// Times and sizes that the data plane keeps to.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
+    /// The largest request body that is taken, such as 64MiB or 1G; larger ones get 413.
+    #[arg(long, env = "PENSTOCK_MAX_BODY", default_value = "64MiB", value_parser = crate::run::memory::body, value_name = "SIZE")]
+    max_body: usize,
     /// A limit of time, as docs/http.md lists them: heartbeat=15s, stream-idle=10m and more; repeat for
     /// more.
     #[arg(
@@ -168,6 +181,7 @@ pub(crate) struct LimitArgs {
 impl LimitArgs {
     pub(crate) fn limits(&self) -> proxy::Limits {
         let mut limits = proxy::Limits::default();
+        limits.body_bytes = self.max_body;
         for (limit, time) in &self.set {
             limits.set(*limit, *time);
         }

@@ -28,6 +28,7 @@ async fn serve(args: ProxyArgs) -> anyhow::Result<ExitCode> {
         drain_timeout: args.drain_timeout,
         memory_limit: args.memory_limit,
         limits: args.limits.limits(),
+        name_servers: Vec::new(),
     };
     run::serve_fed(serve, Source::from_stream(following), tasks).await
 }

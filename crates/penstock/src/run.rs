@@ -4,16 +4,17 @@
 //! simulated ones. All go the same way: compile, resolve members, apply (`run/serving.rs`).
 
 mod banner;
+pub(crate) mod dns;
 mod members;
 pub(crate) mod memory;
 mod serving;
 mod signals;
 pub(crate) mod source;
-mod ttl;
 
 use crate::admin::Admin;
 use crate::cli::RunArgs;
 use anyhow::Context;
+use members::Names;
 use memory::MemoryLimit;
 use proxy::{AccessLog, Limits, Proxy, Settings};
 use serving::Serving;
@@ -55,6 +56,8 @@ pub(crate) struct Serve {
     pub(crate) drain_timeout: Duration,
     pub(crate) memory_limit: Option<MemoryLimit>,
     pub(crate) limits: Limits,
+    /// Who is asked for names of endpoints; nobody: the system's resolver.
+    pub(crate) name_servers: Vec<SocketAddr>,
 }
 
 async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
@@ -68,6 +71,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
         drain_timeout: args.drain_timeout,
         memory_limit: args.memory_limit,
         limits: args.limits.limits(),
+        name_servers: args.name_servers.clone(),
     };
     let admin_listener = bind_admin(options.admin).await?;
     let source = match Source::open(&args, &tasks, &servers).await {
@@ -141,7 +145,8 @@ fn start(
     tasks
         .tracker
         .spawn(admin.clone().serve(admin_listener, tasks.stop.clone()));
-    Ok(Serving::new(proxy, admin, source))
+    let names = Names::new(&options.name_servers);
+    Ok(Serving::new(proxy, admin, source, names))
 }
 
 /// Tasks of one kind, which end together.
@@ -169,7 +174,8 @@ async fn end(serving: Serving, tasks: Tasks, servers: Tasks) {
     if let Some(proxy) = Arc::into_inner(proxy)
         && let Err(error) = tokio::task::spawn_blocking(move || proxy.stop()).await
     {
-        tracing::error!(%error, "the workers did not end as they should");
+        let panicked = error.is_panic();
+        tracing::error!(panicked, "the workers did not end as they should");
     }
     servers.end().await;
 }

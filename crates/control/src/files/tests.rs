@@ -222,6 +222,24 @@ fn a_vanished_argument_is_named_and_the_last_good_stays() {
 }
 
 #[test]
+fn a_file_that_is_named_and_missing_is_told_with_the_place_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let endpoint = "endpoints: ['https://a.example']";
+    let text = format!("{GOOD}---\npools:\n- {{name: a, {endpoint}, ca: gone.pem}}\n");
+    std::fs::write(&file, &text).unwrap();
+    let loaded = load(std::slice::from_ref(&file));
+    let named = text.lines().position(|line| line.contains("gone")).unwrap() + 1;
+    let place = format!("a.yaml:{named}:{}", 19 + endpoint.len());
+    let shown = errors(&loaded);
+    assert!(shown[0].contains("gone.pem: no such file"), "{shown:?}");
+    assert!(
+        shown[0].ends_with(&format!("{place} names it")),
+        "{shown:?}"
+    );
+}
+
+#[test]
 fn unchanged_objects_are_shared_between_states() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (

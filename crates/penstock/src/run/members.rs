@@ -3,11 +3,12 @@
 //! A name that cannot be resolved keeps the addresses that it had: a failing name server takes no
 //! endpoint out of service. It is looked up again when its time to live is over.
 
-use super::ttl;
+use super::dns;
 use config::{Address, Objects, PickerKind, Snapshot};
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ type Name = (String, u16);
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     known: BTreeMap<Name, Known>,
+    /// Who is asked for them; nobody: the system's resolver.
+    servers: Arc<[SocketAddr]>,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,13 @@ struct Wanted {
 }
 
 impl Names {
+    pub(crate) fn new(servers: &[SocketAddr]) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            servers: servers.into(),
+        }
+    }
+
     /// All members of the pools and Services of a snapshot.
     pub(crate) async fn resolve(
         &mut self,
@@ -118,19 +128,16 @@ impl Names {
             let is_due = before.addresses.is_empty() || before.until <= now;
             if which == LookUp::All || is_due {
                 before.until = now + UNTOLD;
-                let name = name.clone();
-                asking.spawn(async move { (ask(&name).await, ttl::of(&name.0).await, name) });
+                let (name, servers) = (name.clone(), self.servers.clone());
+                asking.spawn(async move { (ask(&name, &servers).await, name) });
             }
             known.insert(name, before);
         }
         while let Some(asked) = asking.join_next().await {
-            let Ok((addresses, time, name)) = asked else {
+            let Ok((Some((addresses, time)), name)) = asked else {
                 continue;
             };
-            let Some(known) = known.get_mut(&name) else {
-                continue;
-            };
-            if let Some(addresses) = addresses {
+            if let Some(known) = known.get_mut(&name) {
                 known.until = now + time.unwrap_or(UNTOLD).clamp(LEAST, MOST);
                 known.addresses = addresses;
             }
@@ -177,21 +184,38 @@ fn listed(endpoints: &[Address]) -> Vec<Wanted> {
     endpoints.iter().map(wanted).collect()
 }
 
-/// The addresses of a name; `None` when there is no usable answer.
-async fn ask((host, port): &Name) -> Option<Vec<SocketAddr>> {
-    let lookup = tokio::net::lookup_host((host.as_str(), *port));
+/// The addresses of a name and, where that is told, how long they hold; `None` when there is no
+/// usable answer.
+async fn ask(
+    (host, port): &Name,
+    servers: &[SocketAddr],
+) -> Option<(Vec<SocketAddr>, Option<Duration>)> {
+    // What this name means is no question for name servers (RFC 6761).
+    let (mut found, time) = if servers.is_empty() || host.eq_ignore_ascii_case("localhost") {
+        (of_system(host, *port).await?, dns::time_of(host).await)
+    } else {
+        let Some(told) = dns::of(servers, host).await else {
+            tracing::warn!(host, "no name server knows an endpoint's name");
+            return None;
+        };
+        (told.addresses, Some(told.time))
+    };
+    // Nobody's model server, but what tells secrets to whoever asks on machines in clouds.
+    found.retain(|address| !is_link_local(*address));
+    // A name that has both kinds of address is one server: take the first family.
+    let first_is_v4 = found.first()?.is_ipv4();
+    found.retain(|address| address.is_ipv4() == first_is_v4);
+    let at_port = |address| SocketAddr::new(address, *port);
+    let mut addresses: Vec<SocketAddr> = found.into_iter().map(at_port).collect();
+    addresses.sort();
+    addresses.dedup();
+    Some((addresses, time))
+}
+
+async fn of_system(host: &str, port: u16) -> Option<Vec<IpAddr>> {
+    let lookup = tokio::net::lookup_host((host, port));
     match tokio::time::timeout(DEADLINE, lookup).await {
-        Ok(Ok(addresses)) => {
-            let mut addresses: Vec<SocketAddr> = addresses.collect();
-            // Nobody's model server, but what tells secrets to whoever asks on machines in clouds.
-            addresses.retain(|address| !is_link_local(address.ip()));
-            // A name that has both kinds of address is one server: take the first family.
-            let first_is_v4 = addresses.first()?.is_ipv4();
-            addresses.retain(|address| address.is_ipv4() == first_is_v4);
-            addresses.sort();
-            addresses.dedup();
-            Some(addresses)
-        }
+        Ok(Ok(addresses)) => Some(addresses.map(|address| address.ip()).collect()),
         Ok(Err(error)) => {
             tracing::warn!(host, %error, "cannot resolve an endpoint's name");
             None

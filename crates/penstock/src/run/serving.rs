@@ -34,12 +34,12 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    pub(super) fn new(proxy: Arc<Proxy>, admin: Arc<Admin>, source: Source) -> Self {
+    pub(super) fn new(proxy: Arc<Proxy>, admin: Arc<Admin>, source: Source, names: Names) -> Self {
         Self {
             proxy,
             admin,
             source,
-            names: Names::default(),
+            names,
             told: BTreeSet::new(),
             rebind: None,
         }

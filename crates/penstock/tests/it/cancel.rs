@@ -2,10 +2,11 @@
 
 use crate::gateway::{Gateway, connect, free_address, request, wait_until};
 use crate::measures::{measured, percentile, promised};
-use crate::over2::{Begun, Http2, Open2, post};
+use crate::over2::{Begun, Http2, Open2, block, frame, post, raw, read_frame};
 use crate::servers::{CHAT, Open, Server, chat, event_stream, sent};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -364,14 +365,15 @@ impl Matrix {
             wait_until(|| self.queued() == 0.0);
             left.elapsed()
         };
+        drop((rest, held));
+        wait_until(|| self.gateway.under_way().is_empty());
+        // Whoever still waited would have got one of the places that came free.
         let reached = self.count(prompt) - before;
         assert_eq!(
             reached,
             usize::from(moment != Moment::InTheQueue),
             "{moment:?}"
         );
-        drop((rest, held));
-        wait_until(|| self.gateway.under_way().is_empty());
         taken
     }
 }
@@ -395,6 +397,8 @@ fn whoever_leaves_at_whatever_moment_frees_the_server_at_once() {
             }
         }
     }
+    // Nor has any of them come later than its cell was looked at.
+    assert_eq!(matrix.count(asks::QUEUED), 0);
     measured(
         "cancel_p99_ms",
         percentile(&mut taken, 99.0).as_secs_f64() * 1e3,
@@ -418,12 +422,16 @@ impl Draws {
     }
 }
 
-/// Leaves at a random byte of the request or of the answer.
-fn abort(address: SocketAddr, draws: &mut Draws) {
+/// A request of random length.
+fn some_chat(draws: &mut Draws) -> String {
     let stream = draws.below(2) == 0;
     let prompt = "word ".repeat(draws.below(200));
-    let body = chat("llama", &prompt, 1 + draws.below(8) as u32, stream);
-    let text = request(CHAT, &body, &[]);
+    chat("llama", &prompt, 1 + draws.below(8) as u32, stream)
+}
+
+/// Leaves at a random byte of the request or of the answer.
+fn abort(address: SocketAddr, draws: &mut Draws) {
+    let text = request(CHAT, &some_chat(draws), &[]);
     let mut client = connect(address);
     let whole = draws.below(4) > 0;
     let sent = if whole {
@@ -446,6 +454,57 @@ fn abort(address: SocketAddr, draws: &mut Draws) {
         let _ = client.shutdown(Shutdown::Write);
         let _ = client.read(&mut [0; 64]);
     }
+}
+
+/// The same over HTTP/2: some streams of one connection, each left by a reset at a random moment,
+/// then the connection at a random byte. How many were reset on a connection that went on.
+fn abort2(address: SocketAddr, draws: &mut Draws) -> usize {
+    const CANCEL: [u8; 4] = 8u32.to_be_bytes();
+    let mut client = raw(address);
+    let (streams, mut reset) = (1 + draws.below(3), 0);
+    for number in 0..streams {
+        let body = some_chat(draws);
+        let id = 2 * number as u32 + 1;
+        let fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", CHAT),
+            (":authority", "test"),
+        ];
+        let mut bytes = frame(1, 4, id, &block(&fields));
+        // A body may end with its reset alone.
+        let part = draws.below(2 * body.len()).min(body.len());
+        let ends = u8::from(part == body.len());
+        bytes.extend(frame(0, ends, id, &body.as_bytes()[..part]));
+        let is_last = number + 1 == streams;
+        if is_last && draws.below(3) == 0 {
+            let end = draws.below(bytes.len());
+            let _ = client.write_all(&bytes[..end]);
+            return reset;
+        }
+        let _ = client.write_all(&bytes);
+        // At once, or once there is a head, or a part of the body.
+        let until = if ends == 1 { draws.below(3) } else { 0 };
+        while until > 0 {
+            match read_frame(&mut client) {
+                Some((1, _, of, _)) if of == id && until == 1 => break,
+                Some((0 | 3, _, of, _)) if of == id => break,
+                Some(_) => {}
+                None => return reset,
+            }
+        }
+        // What is behind the reset is answered: the connection goes on.
+        let mut end = frame(3, 0, id, &CANCEL);
+        end.extend(frame(6, 0, 0, &u64::from(id).to_be_bytes()));
+        let _ = client.write_all(&end);
+        while let Some((kind, flags, ..)) = read_frame(&mut client) {
+            if (kind, flags) == (6, 1) {
+                reset += 1;
+                break;
+            }
+        }
+    }
+    reset
 }
 
 fn open_files(gateway: &Gateway) -> usize {
@@ -472,14 +531,19 @@ fn random_aborts_leak_nothing() {
     let aborts = promised(2_000, 100_000);
     let (threads, halves) = (8, 2);
     let mut kib = Vec::new();
+    let reset = AtomicUsize::new(0);
     for half in 0..halves {
         std::thread::scope(|scope| {
             for thread in 0..threads {
-                let address = gateway.address;
+                let (address, reset) = (gateway.address, &reset);
                 scope.spawn(move || {
                     let mut draws = Draws((half * threads + thread) as u64);
-                    for _ in 0..aborts / threads / halves {
-                        abort(address, &mut draws);
+                    for number in 0..aborts / threads / halves {
+                        if number % 4 == 0 {
+                            reset.fetch_add(abort2(address, &mut draws), Relaxed);
+                        } else {
+                            abort(address, &mut draws);
+                        }
                     }
                 });
             }
@@ -490,7 +554,10 @@ fn random_aborts_leak_nothing() {
     for server in &servers {
         wait_until(|| server.running() == 0);
     }
+    let reset = reset.into_inner();
     measured("aborts", aborts as f64);
+    measured("aborts_by_reset", reset as f64);
+    assert!(reset > aborts / 8, "{reset} by a reset of a stream");
     measured(
         "aborts_memory_growth_percent",
         (kib[1] / kib[0] - 1.0) * 100.0,

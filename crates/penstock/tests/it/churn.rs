@@ -2,6 +2,7 @@
 //! fails, and thousands of broken edits are refused with their place or applied, while traffic goes
 //! on.
 
+use crate::certificates::Authority;
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::crowd::{CROWD, Draws, Says, sent, server};
 use crate::gateway::{Answer, connect, free_address, get, read_answer, request, wait_until};
@@ -30,6 +31,15 @@ fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {
         }
     }
     count
+}
+
+/// Lets clients end with whoever holds it: also where a drill fails, which would wait for them.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
 }
 
 /// Whether the stream that is asked for ends with its end mark.
@@ -74,7 +84,7 @@ fn reloads_under_load_fail_no_request_and_cut_no_stream() {
             CROWD.spawn(async move { is_whole(address, &asked).await })
         })
         .collect();
-    wait_until(|| metric(&gateway, "penstock_connections_open") >= 20.0);
+    wait_until(|| gateway.metric("penstock_connections_open") >= 20.0);
     let goes_on = AtomicBool::new(true);
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -84,12 +94,13 @@ fn reloads_under_load_fail_no_request_and_cut_no_stream() {
                 answered.fetch_add(count, Relaxed);
             });
         }
+        let ends = Ends(&goes_on);
         for reload in 1..=reloads {
             let next = Instant::now() + every;
             gateway.apply(&text(reload));
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        goes_on.store(false, Relaxed);
+        drop(ends);
     });
     let whole = CROWD.block_on(async {
         let mut whole = 0;
@@ -105,14 +116,6 @@ fn reloads_under_load_fail_no_request_and_cut_no_stream() {
     measured("churn.requests_none_failed", answered as f64);
 }
 
-fn metric(gateway: &Configured, name: &str) -> f64 {
-    let page = get(gateway.admin, "/metrics").unwrap().body;
-    let line = page
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap().parse().unwrap()
-}
-
 /// What is mutated: objects of their own beside those that serve.
 const VICTIM: &str = "
 apiVersion: gateway.networking.k8s.io/v1
@@ -124,6 +127,11 @@ spec:
   addresses: [{value: 127.0.0.77}]
   listeners:
   - {name: http, port: VICTIM_PORT, protocol: HTTP, hostname: '*.victim.example'}
+  - name: https
+    port: SECURE_PORT
+    protocol: HTTPS
+    hostname: s.victim.example
+    tls: {mode: Terminate, certificateRefs: [{kind: Secret, name: victim}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -159,6 +167,31 @@ metadata: {name: nobody}
 spec:
   selector: {matchLabels: {app: nobody}}
   targetPorts: [{number: 8000}]
+  endpointPickerRef: {name: picker, port: {number: 9002}, failureMode: FailOpen}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: picker}
+spec: {ports: [{port: 9002, name: grpc, appProtocol: http2}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: picker, labels: {kubernetes.io/service-name: picker}}
+addressType: IPv4
+ports: [{name: grpc, port: 9}]
+endpoints: [{addresses: [127.0.0.77]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: victim}
+spec:
+  targetRefs:
+  - {group: '', kind: Service, name: picker, sectionName: grpc}
+  - {group: '', kind: Service, name: victim}
+  validation:
+    hostname: picker.victim.example
+    caCertificateRefs: [{group: '', kind: ConfigMap, name: authority}]
+    subjectAltNames: [{type: Hostname, hostname: b.victim.example}]
 ---
 apiVersion: inference.networking.x-k8s.io/v1alpha2
 kind: InferenceModel
@@ -176,6 +209,35 @@ spec:
   targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: nobody}]
   saturationSeconds: 3
   queue: {requests: 200, seconds: 5, bytes: 100000}
+";
+
+/// The same of the plain form; the files that it names are there.
+const PLAIN: &str = "
+listen: 127.0.0.78:VICTIM_PORT
+tls:
+  certificate: certificate.pem
+  key: key.pem
+  clientCa: authority.pem
+clientCertificate: client.pem
+trustInferenceHeaders: true
+pools:
+- name: plain-one
+  endpoints:
+  - http://127.0.0.77:9
+  models:
+  - name: friendly
+    criticality: Critical
+    targets:
+    - {name: llama, weight: 3}
+    - {name: other, weight: 1}
+  - llama
+  profile: leastRequests
+  saturationSeconds: 3
+  queue: {requests: 100, seconds: 6, bytes: 1000}
+  probes: false
+- name: plain-two
+  endpoints: ['https://127.0.0.77:9']
+  ca: authority.pem
 ";
 
 /// What gets between things that were right.
@@ -231,7 +293,8 @@ fn mutated(draws: &mut Draws, text: &str) -> String {
         // Addresses stay: a test must not call on others' machines.
         let is_address = |line: &String| line.contains("127.0.0.");
         match draws.below(7) {
-            0 => drop(lines.remove(at)),
+            // Without an address it would listen where others may.
+            0 if !lines[at].starts_with("listen") => drop(lines.remove(at)),
             1 => lines.insert(other, lines[at].clone()),
             2 => lines.swap(at, other),
             3 if !is_address(&lines[at]) => {
@@ -271,10 +334,13 @@ fn is_applied(gateway: &Configured, before: u64, text: &str) -> bool {
     loop {
         let config = gateway.config();
         if let Some(error) = config["refused"].as_array().unwrap().first() {
+            let message = error["message"].as_str().unwrap();
             let in_file = error["file"].as_str().unwrap().ends_with(".yaml");
-            let has_place = error["line"].as_u64() > Some(0);
-            assert!(in_file && has_place, "{error}\n{text}");
-            assert!(!error["message"].as_str().unwrap().is_empty());
+            let has_place = in_file && error["line"].as_u64() > Some(0);
+            // A file that cannot be read is told with the place that names it.
+            let is_named = message.contains("victim.yaml:") && message.ends_with(" names it");
+            assert!(has_place || is_named, "{error}\n{text}");
+            assert!(!message.is_empty());
             return false;
         }
         if config["version"].as_u64() > Some(before) {
@@ -287,6 +353,24 @@ fn is_applied(gateway: &Configured, before: u64, text: &str) -> bool {
     }
 }
 
+/// What is mutated in turn; writes the files that it names.
+fn victims(gateway: &Configured) -> [String; 3] {
+    let authority = Authority::new();
+    let own = authority.sign(&["s.victim.example"]);
+    gateway.edit_file("certificate.pem", &own.chain);
+    gateway.edit_file("key.pem", &own.key);
+    gateway.edit_file("client.pem", &[own.chain.as_str(), &own.key].concat());
+    gateway.edit_file("authority.pem", &authority.pem());
+    let [port, secure] = [(); 2].map(|()| free_address().port().to_string());
+    let objects = VICTIM
+        .replace("VICTIM_PORT", &port)
+        .replace("SECURE_PORT", &secure);
+    let secrets = own.secret("victim") + &authority.config_map("authority");
+    let plain = PLAIN.replace("VICTIM_PORT", &port);
+    // Secrets are long: of their own, so that the others are hit as often.
+    [objects.clone(), secrets + &objects, plain]
+}
+
 #[test]
 fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
     let edits = promised(150, 5_000);
@@ -297,8 +381,7 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
         service("web", &[echo("web")]),
     ];
     let mut gateway = Configured::start(&good.concat());
-    let port = free_address().port().to_string();
-    let victim = VICTIM.replace("VICTIM_PORT", &port);
+    let victims = victims(&gateway);
     let mut draws = Draws(4);
     let (mut refused, mut applied) = (0, 0);
     let goes_on = AtomicBool::new(true);
@@ -313,13 +396,14 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
                 assert_eq!(answer.status, 200, "{answer:?}");
             }
         });
+        let _ends = Ends(goes_on);
         for edit in 0..edits {
             let before = gateway.version();
             // What is applied is always new, so that it is seen.
             let mark = format!(
                 "\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: e{edit}}}\nspec: {{ports: [{{port: 80}}]}}\n"
             );
-            let text = mutated(&mut draws, &victim) + &mark;
+            let text = mutated(&mut draws, &victims[edit % victims.len()]) + &mark;
             gateway.edit_file("victim.yaml", &text);
             if is_applied(&gateway, before, &text) {
                 applied += 1;
@@ -331,7 +415,6 @@ fn broken_edits_are_refused_with_a_place_or_applied_and_traffic_goes_on() {
             gateway.edit_file("victim.yaml", "");
             wait_until(|| gateway.config()["refused"].as_array().unwrap().is_empty());
         }
-        goes_on.store(false, Relaxed);
     });
     assert!(
         refused > edits / 4 && applied > edits / 20,

@@ -1,5 +1,6 @@
 //! A gateway that runs from files which a test edits, and manifests to put into them.
 
+use crate::accounts::Accounts;
 use crate::gateway::{
     Answer, Running, connect, free_address, get, penstock, read_answer, wait_until,
 };
@@ -13,6 +14,8 @@ use std::process::{Command, Stdio};
 /// `penstock run DIRECTORY` with one file in it.
 #[derive(Debug)]
 pub(crate) struct Configured {
+    /// Before the process: they are looked at while it runs.
+    accounts: Accounts,
     pub(crate) process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -27,6 +30,11 @@ impl Configured {
 
     /// The same with further arguments.
     pub(crate) fn start_with(text: &str, more: &[&str]) -> Self {
+        Self::start_by(text, more, |command| command)
+    }
+
+    /// The same by the command that `by` makes of the usual one.
+    pub(crate) fn start_by(text: &str, more: &[&str], by: impl FnOnce(Command) -> Command) -> Self {
         let (address, admin) = (free_address(), free_address());
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("files")).unwrap();
@@ -36,15 +44,13 @@ impl Configured {
         write(&files.join("one.yaml"), &with_port(text, address));
         let files = files.to_str().unwrap();
         let args = ["run", files, "--admin", &admin_text, "--workers", "2"];
-        let child = penstock(&args)
-            .args(["--watch-interval", "1ms"])
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = penstock(&args);
+        command.args(["--watch-interval", "1ms"]).args(more);
+        let mut command = by(command);
+        command.stdout(Stdio::null()).stderr(log);
         let started = Self {
-            process: Running(child),
+            accounts: Accounts::of(&command, admin),
+            process: Running(command.spawn().unwrap()),
             address,
             admin,
             folder,
@@ -93,6 +99,17 @@ impl Configured {
         };
         let found = find(&owner["conditions"], "type", wanted);
         format!("{}/{}", found["status"], found["reason"]).replace('"', "")
+    }
+
+    /// The sum of a metric over its labels; 0 when it is not there.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.accounts.metric(name, "")
+    }
+
+    /// Nothing waits and nothing is in flight any more, and all that ended is accounted for.
+    #[track_caller]
+    pub(crate) fn is_quiet(&self) {
+        self.accounts.is_quiet();
     }
 
     /// What was written to standard error so far.

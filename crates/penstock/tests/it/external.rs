@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const PATH: &str = "/anything";
 const OPEN: &str = ", failureMode: FailOpen";
 
-fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
+/// The Service of these pickers.
+pub(crate) fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
     let mut text = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: epp}}\n\
         spec: {{ports: [{{port: 9002, name: grpc, targetPort: grpc{protocol}}}]}}\n"
@@ -33,7 +34,7 @@ fn epp(pickers: &[SocketAddr], protocol: &str) -> String {
 }
 
 /// A gateway over `servers`, of which these pickers choose.
-fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> String {
+pub(crate) fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> String {
     let reference = format!(", endpointPickerRef: {{name: epp, port: {{number: 9002}}{mode}}}");
     [
         GATEWAY.to_owned(),
@@ -47,7 +48,7 @@ fn manifests(pickers: &[SocketAddr], servers: &[SocketAddr], mode: &str) -> Stri
     .concat()
 }
 
-fn patience(seconds: &str) -> String {
+pub(crate) fn patience(seconds: &str) -> String {
     format!(
         "---\napiVersion: penstock.dev/v1alpha1\nkind: PoolPolicy\nmetadata: {{name: chat}}\nspec:\n  \
         targetRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: chat}}]\n  \
@@ -325,7 +326,7 @@ fn failures_of_the_picker_are_503_where_it_must_be_asked() {
         }
         assert_eq!(bed.requests(), before, "{play:?}: a server was asked");
     }
-    assert_eq!(outside.requests.load(SeqCst), 0, "and nobody outside");
+    assert_eq!(outside.connections.load(SeqCst), 0, "and nobody outside");
     assert!(bed.asked("failed_closed") >= 16.0);
 }
 
@@ -346,7 +347,7 @@ fn the_built_in_picker_chooses_where_a_picker_may_fail_open() {
         assert_eq!(bed.post("hello").status, 200, "{play:?}");
     }
     assert_eq!(bed.requests(), plays.len());
-    assert_eq!(outside.requests.load(SeqCst), 0);
+    assert_eq!(outside.connections.load(SeqCst), 0);
     assert_eq!(bed.asked("failed_open"), plays.len() as f64);
     assert_eq!(bed.asked("picked"), 0.0);
 }
@@ -413,7 +414,7 @@ fn the_list_is_walked_where_nobody_is_there_and_the_picker_is_asked_once() {
     );
     assert_eq!(picker.conversations(), 1);
     assert_eq!(one.requests.load(SeqCst), 0);
-    assert_eq!(outside.requests.load(SeqCst), 0, "never connected to");
+    assert_eq!(outside.connections.load(SeqCst), 0, "never connected to");
     // A list without anybody ends with the last failure.
     picker.plays(Play::Pick(dead[0].to_string(), By::Both));
     let answer = post(gateway.address, PATH, "hello");

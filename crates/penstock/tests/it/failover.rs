@@ -6,7 +6,7 @@
 
 use crate::configured::{GATEWAY, pool, route, to_pool};
 use crate::gateway::{Gateway, read_answer, wait_until};
-use crate::measures::measured;
+use crate::measures::{measured, promised};
 use crate::servers::{CHAT, Received, Server, chat, sent};
 use std::io::BufReader;
 use std::ops::Range;
@@ -125,7 +125,9 @@ fn holds(name: &str, drill: &Drill, most_seen: usize) {
         drill.seen
     );
     assert!(drill.sent >= 1, "{name}: it was not even tried");
-    assert!(seconds < 2.0, "{name}: used again after {seconds} s");
+    // Tenfold slack where nothing is measured.
+    let most = promised(20, 2) as f64;
+    assert!(seconds < most, "{name}: used again after {seconds} s");
 }
 
 #[test]

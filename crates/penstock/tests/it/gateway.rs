@@ -1,5 +1,7 @@
 //! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
 
+use crate::accounts::Accounts;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -23,6 +25,8 @@ impl Drop for Running {
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
+    /// Before the process: they are looked at while it runs.
+    pub(crate) accounts: Accounts,
     pub(crate) process: Running,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -49,9 +53,13 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 /// The binary of this build, or the one that `PENSTOCK_BINARY` names.
+pub(crate) fn binary() -> OsString {
+    let named = std::env::var_os("PENSTOCK_BINARY");
+    named.unwrap_or(env!("CARGO_BIN_EXE_penstock").into())
+}
+
 pub(crate) fn penstock(args: &[&str]) -> Command {
-    let binary = std::env::var_os("PENSTOCK_BINARY");
-    let mut command = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_penstock").into()));
+    let mut command = Command::new(binary());
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -74,6 +82,7 @@ impl Gateway {
     /// What `command` starts, once it is ready.
     pub(crate) fn started(command: &mut Command, address: SocketAddr, admin: SocketAddr) -> Self {
         let gateway = Self {
+            accounts: Accounts::of(command, admin),
             process: Running(command.spawn().unwrap()),
             address,
             admin,

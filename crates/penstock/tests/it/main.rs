@@ -12,6 +12,7 @@
     reason = "a deadline of a test is real time"
 )]
 
+mod accounts;
 mod backends;
 mod books;
 mod bytes;
@@ -21,12 +22,14 @@ mod churn;
 mod cli;
 mod configured;
 mod crowd;
+mod dialled;
 mod deploy;
 mod docs;
 mod doctor;
 mod drain;
 mod errors;
 mod events;
+mod expect;
 mod explain;
 mod external;
 mod failover;
@@ -50,6 +53,7 @@ mod privacy;
 mod queue;
 mod readme;
 mod reload;
+mod resolve;
 mod retries;
 mod scripted;
 mod servers;

@@ -4,6 +4,7 @@
 use crate::crowd::{CROWD, Says, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
+use crate::over2::{GET, Http2, PREFACE, block, frame};
 use crate::servers::{CHAT, chat};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -49,11 +50,11 @@ fn holds_nothing(gateway: &Gateway) {
 }
 
 /// Clients that do not read: at least so many, and more until one is refused.
-fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream> {
+fn until_refused(gateway: &Gateway, asked: impl AsRef<[u8]>, least: usize) -> Vec<TcpStream> {
     let mut streams = Vec::new();
     while streams.len() < least || gateway.memory()["refusals"] == 0 {
         for _ in 0..20 {
-            streams.extend(CROWD.block_on(sent(gateway.address, asked)));
+            streams.extend(CROWD.block_on(sent(gateway.address, asked.as_ref())));
         }
         assert!(streams.len() < 5_000, "{}", gateway.memory());
     }
@@ -66,11 +67,12 @@ fn clients_that_never_read_are_bounded() {
     let gateway = limited(server(Says::Endless), promised(64, 96) as u64);
     let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
     let streams = until_refused(&gateway, &asked, clients);
+    let opened = streams.len();
     // Where clients come faster than answers pile up, connections alone reach the brink, and answers
     // have an eighth of the limit left to grow into.
     wait_until(|| gateway.holds("unsent_answers") > 4 * MIB);
     // Only now do they look at what they got.
-    let (mut served, mut refused) = (0, 0);
+    let (mut served, mut refused, mut cut) = (0, 0, 0);
     CROWD.block_on(async {
         for mut stream in streams {
             match verdict(&mut stream).await {
@@ -79,16 +81,48 @@ fn clients_that_never_read_are_bounded() {
                     assert_eq!(code.as_deref(), Some("memory"));
                     refused += 1;
                 }
-                // A stream that was cut while nobody read it.
-                other => assert_eq!(other, None),
+                other => {
+                    assert_eq!(
+                        other, None,
+                        "only a stream that was cut while nobody read it"
+                    );
+                    cut += 1;
+                }
             }
         }
     });
-    assert!(served > 100 && refused > 0, "{served} {refused}");
-    measured("memory.never_read.clients", (served + refused) as f64);
+    assert!(served > 100 && refused > 0, "{served} {refused} {cut}");
+    assert_eq!(served + refused + cut, opened);
+    measured("memory.never_read.clients", opened as f64);
+    measured("memory.never_read.cut", cut as f64);
     stayed_below(&gateway, "never_read");
     holds_nothing(&gateway);
     assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+}
+
+#[test]
+fn streams_of_http_2_that_nobody_reads_are_bounded() {
+    const STREAMS: u32 = 20;
+    let gateway = limited(server(Says::Endless), 64);
+    let body = chat("llama", "hello", 100, true);
+    let mut fields = GET;
+    (fields[0].1, fields[2].1) = ("POST", CHAT);
+    let head = block(&fields);
+    let mut asked = [PREFACE, &frame(4, 0, 0, b"")].concat();
+    for id in (1..).step_by(2).take(STREAMS as usize) {
+        asked.extend(frame(1, 4, id, &head));
+        asked.extend(frame(0, 1, id, body.as_bytes()));
+    }
+    let clients = until_refused(&gateway, &asked, 20);
+    wait_until(|| gateway.holds("unsent_answers") > 4 * MIB);
+    measured("memory.never_read_http2.clients", clients.len() as f64);
+    // Who was there before is told on a stream of its own, and other connections go on.
+    let known = Http2::connect(gateway.address);
+    wait_until(|| known.post(CHAT, &body).status == 503);
+    drop(clients);
+    stayed_below(&gateway, "never_read_http2");
+    drop(known);
+    holds_nothing(&gateway);
 }
 
 #[test]
@@ -133,6 +167,8 @@ fn large_bodies_at_once_are_bounded() {
         match told {
             Some((200, _)) => {}
             Some((503, body)) => assert!(body.contains("\"memory\""), "{body}"),
+            // Whoever has no place in the queue is told before memory becomes scarce.
+            Some((429, body)) => assert!(body.contains("\"queue_full\""), "{body}"),
             // The rest of a body that nobody waited for: the client cannot have sent it all.
             other => assert!(!sent && other.is_none(), "{other:?}"),
         }

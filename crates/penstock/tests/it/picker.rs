@@ -486,6 +486,9 @@ fn texts(metadata: &[u8]) -> Vec<String> {
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     pub(crate) address: SocketAddr,
+    /// Connections that it took, whatever came on them.
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// Requests but for looks at metrics and models.
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) body: Arc<Mutex<Vec<u8>>>,
     pub(crate) head: Arc<Mutex<String>>,
@@ -493,9 +496,13 @@ pub(crate) struct Kept {
 
 impl Kept {
     pub(crate) fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), name)
+    }
+
+    pub(crate) fn start_on(listener: TcpListener, name: &'static str) -> Self {
         let kept = Self {
             address: listener.local_addr().unwrap(),
+            connections: Arc::default(),
             requests: Arc::default(),
             body: Arc::default(),
             head: Arc::default(),
@@ -503,6 +510,7 @@ impl Kept {
         let own = kept.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                own.connections.fetch_add(1, SeqCst);
                 let own = own.clone();
                 std::thread::spawn(move || own.serve(name, stream));
             }

@@ -11,14 +11,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the picker holds for leases at an endpoint.
-const LEASED: &[&str] = &[
-    "in_flight",
-    "prefilling",
-    "prefilling_tokens",
-    "kv_tokens_in_flight",
-];
-
 /// A gateway, a route and a pool as in a cluster.
 const MANIFESTS: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -198,12 +190,7 @@ impl Gateway {
 
     /// The sum of a metric over the series whose labels contain `part`.
     pub(crate) fn metric_with(&self, name: &str, part: &str) -> f64 {
-        let page = get(self.admin, "/metrics").unwrap().body;
-        page.lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with([' ', '{']) && rest.contains(part))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        self.accounts.metric(name, part)
     }
 
     /// Waits until it knows the models of all its servers.
@@ -218,41 +205,13 @@ impl Gateway {
 
     /// Every number of the books that must be zero when nothing is under way, and is not.
     pub(crate) fn under_way(&self) -> Vec<(String, f64)> {
-        let gauges = [
-            "penstock_endpoint_in_flight",
-            "penstock_queue_requests",
-            "penstock_queue_bytes",
-            "penstock_connections_open",
-            "penstock_pool_saturation",
-        ];
-        let mut all: Vec<(String, f64)> = gauges
-            .iter()
-            .map(|name| ((*name).to_owned(), self.metric(name)))
-            .collect();
-        let pools = json(&get(self.admin, "/debug/pools").unwrap().body);
-        for pool in pools.as_array().unwrap() {
-            for key in ["queued_requests", "queued_bytes"] {
-                all.push((key.to_owned(), pool[key].as_f64().unwrap()));
-            }
-            for endpoint in pool["endpoints"].as_array().unwrap() {
-                for key in LEASED {
-                    all.push(((*key).to_owned(), endpoint[key].as_f64().unwrap()));
-                }
-            }
-        }
-        all.retain(|(_, value)| *value != 0.0);
-        all
+        self.accounts.under_way()
     }
 
-    /// Nothing waits and nothing is in flight any more.
+    /// Nothing waits and nothing is in flight any more, and all that ended is accounted for.
     #[track_caller]
     pub(crate) fn is_quiet(&self) {
-        wait_until(|| {
-            self.metric("penstock_endpoint_in_flight") == 0.0
-                && self.metric("penstock_queue_requests") == 0.0
-                && self.metric("penstock_queue_bytes") == 0.0
-        });
-        assert_eq!(self.metric("penstock_panics_total"), 0.0);
+        self.accounts.is_quiet();
     }
 }
 
