@@ -74,7 +74,6 @@ pub enum Reason {
     BackendNotFound,
     InvalidKind,
     RefNotPermitted,
-    NotSupportedByParent,
     #[serde(rename = "HTTPRouteNotAccepted")]
     HttpRouteNotAccepted,
     InvalidExtensionRef,

@@ -131,7 +131,9 @@ impl Watched {
         match tokio::task::spawn_blocking(round).await {
             Ok(watched) => Some(watched),
             Err(error) => {
-                tracing::error!(%error, "watching configuration files ended");
+                // Not what a panic says: it may quote a file.
+                let panicked = error.is_panic();
+                tracing::error!(panicked, "watching configuration files ended");
                 None
             }
         }

@@ -21,7 +21,7 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:4001";
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// What to log on standard error, such as `info` or `proxy=debug`.
+    /// What to log on standard error, such as `info` or `proxy=debug`; never what clients and servers say to each other.
     #[arg(
         long,
         global = true,
@@ -160,9 +160,12 @@ pub(crate) struct RunArgs {
     pub(crate) limits: LimitArgs,
 }
 
-/// Times that the data plane keeps to.
+/// Times and sizes that the data plane keeps to.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArgs {
+    /// The largest request body that is taken, such as 64MiB or 1G; larger ones get 413.
+    #[arg(long, env = "PENSTOCK_MAX_BODY", default_value = "64MiB", value_parser = crate::run::memory::body, value_name = "SIZE")]
+    max_body: usize,
     /// A limit of time, as docs/http.md lists them: heartbeat=15s, stream-idle=10m and more; repeat for
     /// more.
     #[arg(
@@ -178,6 +181,7 @@ pub(crate) struct LimitArgs {
 impl LimitArgs {
     pub(crate) fn limits(&self) -> proxy::Limits {
         let mut limits = proxy::Limits::default();
+        limits.body_bytes = self.max_body;
         for (limit, time) in &self.set {
             limits.set(*limit, *time);
         }

@@ -10,6 +10,7 @@ mod controller;
 mod discover;
 mod doctor;
 mod export;
+mod logging;
 mod mock;
 mod proxy_command;
 mod run;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    logging(&cli.log);
+    logging::begin(&cli.log);
     let done = match cli.command {
         cli::Command::Run(args) => run::run(args),
         cli::Command::Controller(args) => controller::run(args),
@@ -39,14 +40,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Events go to standard error; the access log has its own writer.
-fn logging(filter: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
 }

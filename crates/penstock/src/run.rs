@@ -174,7 +174,8 @@ async fn end(serving: Serving, tasks: Tasks, servers: Tasks) {
     if let Some(proxy) = Arc::into_inner(proxy)
         && let Err(error) = tokio::task::spawn_blocking(move || proxy.stop()).await
     {
-        tracing::error!(%error, "the workers did not end as they should");
+        let panicked = error.is_panic();
+        tracing::error!(panicked, "the workers did not end as they should");
     }
     servers.end().await;
 }

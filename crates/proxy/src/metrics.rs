@@ -97,6 +97,8 @@ pub(crate) struct Series {
     pub(crate) output_token: Histogram,
     pub(crate) input_tokens: AtomicU64,
     pub(crate) output_tokens: AtomicU64,
+    /// Events of streams whose engine told no usage.
+    pub(crate) estimated_tokens: AtomicU64,
     pub(crate) cached_tokens: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
 }
@@ -192,9 +194,12 @@ impl WorkerMetrics {
         series
             .input_tokens
             .fetch_add(u64::from(usage.prompt_tokens), Relaxed);
-        series
-            .output_tokens
-            .fetch_add(u64::from(usage.completion_tokens), Relaxed);
+        let output = if usage.estimated {
+            &series.estimated_tokens
+        } else {
+            &series.output_tokens
+        };
+        output.fetch_add(u64::from(usage.completion_tokens), Relaxed);
         series
             .cached_tokens
             .fetch_add(u64::from(usage.cached_tokens.unwrap_or(0)), Relaxed);

@@ -3,6 +3,7 @@
 //! A reference that leads nowhere stays in its rule as an invalid backend and keeps its weight: its
 //! share of requests is answered 500.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -140,7 +141,9 @@ pub(super) struct Linker<'a> {
     pub(super) services: IndexMap<ServicePort, Arc<ServiceConfig>>,
     /// Gateways, by position, whose routes lead to a pool.
     pub(super) users: IndexMap<ObjectName, FxHashSet<usize>>,
-    /// The same for ports of Services, with the port's name.
+    /// Gateways, by position, that routes to a pool name; with a route that is refused where none is taken.
+    pub(super) pool_parents: FxHashMap<ObjectName, BTreeMap<usize, Option<ObjectName>>>,
+    /// What `users` is for pools, for ports of Services, with the port's name.
     service_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
     /// The same for Services behind which endpoint pickers are asked.
     picker_users: IndexMap<ServicePort, (String, FxHashSet<usize>)>,
@@ -161,12 +164,16 @@ impl<'a> Linker<'a> {
             pools: IndexMap::new(),
             services: IndexMap::new(),
             users: IndexMap::new(),
+            pool_parents: FxHashMap::default(),
             service_users: IndexMap::new(),
             picker_users: IndexMap::new(),
             service_faults: FxHashMap::default(),
             pool_faults: FxHashMap::default(),
             objects,
         };
+        for route in routes {
+            linker.note_parents(route);
+        }
         for route in routes.iter().filter(|route| route.is_attached()) {
             let accepted = route.parents.iter().filter(|parent| parent.is_accepted());
             let accepted: Vec<usize> = accepted.filter_map(|parent| parent.index).collect();
@@ -195,6 +202,20 @@ impl<'a> Linker<'a> {
         linker.service_users.sort_unstable_keys();
         linker.add_picker_users(gateways);
         linker
+    }
+
+    fn note_parents(&mut self, route: &AttachedRoute) {
+        for resolved in route.references.iter().flatten() {
+            let Resolved::Pool(name) = resolved else {
+                continue;
+            };
+            let parents = self.pool_parents.entry(name.clone()).or_default();
+            for (gateway, is_taken) in route.verdicts() {
+                let refused = parents.entry(gateway);
+                let refused = refused.or_insert_with(|| Some(route.name.clone()));
+                refused.take_if(|_| is_taken);
+            }
+        }
     }
 
     fn add_picker_users(&mut self, gateways: &Gateways) {

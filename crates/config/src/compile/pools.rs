@@ -184,16 +184,18 @@ pub(super) fn report(
         .keys()
         .map(|name| (Kind::InferencePool, name));
     let older = objects.inference_pools_v1alpha2.keys();
-    let older = older
-        .filter(|name| !objects.inference_pools.contains_key(*name))
-        .map(|name| (Kind::InferencePoolV1Alpha2, name));
+    let older = older.map(|name| (Kind::InferencePoolV1Alpha2, name));
     for (kind, name) in v1.chain(older) {
         let mut status = ObjectStatus::new(kind, name, objects.origin(kind, name));
         let resolved = picker_condition(objects, name);
-        let users = linker.users.get(name).into_iter().flatten();
-        let mut users: Vec<usize> = users.copied().collect();
-        users.sort_unstable();
-        for gateway in users.iter().filter_map(|user| gateways.list.get(*user)) {
+        let is_shadowed =
+            kind == Kind::InferencePoolV1Alpha2 && objects.inference_pools.contains_key(name);
+        let parents = linker.pool_parents.get(name).filter(|_| !is_shadowed);
+        let parents = parents.into_iter().flatten();
+        for (gateway, refused) in parents {
+            let Some(gateway) = gateways.list.get(*gateway) else {
+                continue;
+            };
             let built_in = gateway.wants_built_in_picker();
             let fine = Condition::plain(
                 ConditionType::ResolvedRefs,
@@ -207,7 +209,7 @@ pub(super) fn report(
                 reference: None,
                 ours: true,
                 conditions: vec![
-                    Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted),
+                    accepted_condition(refused.as_ref()),
                     if built_in { fine } else { resolved.clone() },
                 ],
             });
@@ -220,6 +222,20 @@ pub(super) fn report(
             .conditions
             .push(policy_condition(objects, name, &entry.object));
         statuses.objects.push(status);
+    }
+}
+
+/// Of a pool towards a Gateway: which takes a route to it, or refuses all of them.
+fn accepted_condition(refused: Option<&ObjectName>) -> Condition {
+    let accepted = Condition::plain(ConditionType::Accepted, Truth::True, Reason::Accepted);
+    let Some(route) = refused else {
+        return accepted;
+    };
+    Condition {
+        status: Truth::False,
+        reason: Reason::HttpRouteNotAccepted,
+        message: format!("HTTPRoute {route} is not accepted; its status says why"),
+        ..accepted
     }
 }
 

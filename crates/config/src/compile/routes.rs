@@ -156,6 +156,14 @@ impl AttachedRoute {
         self.attachments().next().is_some()
     }
 
+    /// The Gateways of ours that it names, by position, and whether each takes it; some more than once.
+    pub(super) fn verdicts(&self) -> impl Iterator<Item = (usize, bool)> {
+        let is_usable = self.has_usable_rule();
+        let verdict =
+            move |parent: &Parent| Some((parent.index?, parent.is_accepted() && is_usable));
+        self.parents.iter().filter_map(verdict)
+    }
+
     /// Puts the matches of a rule into the tables of the listeners that the route attaches to.
     pub(super) fn add_to_listeners(&self, rule: &Arc<Rule>, gateways: &mut Gateways) {
         let lowered = self

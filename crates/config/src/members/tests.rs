@@ -79,6 +79,89 @@ fn other_labels_or_namespaces_are_not_members() {
     }
 }
 
+/// Keys and names of the members that Pods make; `pods` are what stands beside kind and version.
+#[track_caller]
+fn check_pods(pods: &[&str], expected: &[(&str, &str)]) {
+    let mut text = POOL.to_owned();
+    for pod in pods {
+        text.push_str(&format!("---\napiVersion: v1\nkind: Pod\n{pod}\n"));
+    }
+    let objects: Objects = decode(&text).into_iter().collect();
+    let members = crate::members(&objects, &ObjectName::new("default", "pool"));
+    let found: Vec<_> = members
+        .iter()
+        .map(|member| (member.key.as_str(), member.name.as_str()))
+        .collect();
+    assert_eq!(found, expected, "{pods:?}");
+}
+
+const READY: &str = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
+
+#[test]
+fn each_ready_pod_is_a_member_per_target_port_and_known_by_its_uid() {
+    let pod = |metadata: &str| format!("metadata: {{labels: {{app: vllm}}, {metadata}}}\n{READY}");
+    let both = ["10.0.0.1:8000", "10.0.0.1:8001"];
+    check_pods(
+        &[&pod("name: a, uid: u-1")],
+        &[("u-1:8000", both[0]), ("u-1:8001", both[1])],
+    );
+    // The next Pod of that name and address is another one.
+    check_pods(
+        &[&pod("name: a, uid: u-2")],
+        &[("u-2:8000", both[0]), ("u-2:8001", both[1])],
+    );
+    // In files nobody gives out UIDs.
+    check_pods(
+        &[&pod("name: a")],
+        &[("a:8000", both[0]), ("a:8001", both[1])],
+    );
+    check_pods(&[&pod("name: a, uid: u-1, namespace: other")], &[]);
+    check_pods(
+        &[&pod("name: a, uid: u-1").replace("app: vllm", "app: x")],
+        &[],
+    );
+    check_pods(
+        &[&pod("name: a, uid: u-1").replace("'True'", "'False'")],
+        &[],
+    );
+    check_pods(
+        &[&pod("name: a, uid: u-1").replace("type: Ready", "type: Started")],
+        &[],
+    );
+    check_pods(
+        &[&pod("name: a, uid: u-1").replace("podIP: 10.0.0.1, ", "")],
+        &[],
+    );
+    check_pods(
+        &[&pod(
+            "name: a, uid: u-1, deletionTimestamp: '2026-01-01T00:00:00Z'",
+        )],
+        &[],
+    );
+}
+
+#[test]
+fn a_pods_annotation_narrows_the_target_ports() {
+    for (ports, expected) in [
+        ("8001", &[("u:8001", "10.0.0.1:8001")][..]),
+        (
+            " 8001 , 8000,8000",
+            &[("u:8000", "10.0.0.1:8000"), ("u:8001", "10.0.0.1:8001")][..],
+        ),
+        // Only target ports of the pool.
+        ("8001,9000", &[("u:8001", "10.0.0.1:8001")][..]),
+        ("9000", &[][..]),
+        ("", &[][..]),
+        ("none,8000,99999", &[("u:8000", "10.0.0.1:8000")][..]),
+    ] {
+        let annotation = format!("inference.networking.k8s.io/active-ports: '{ports}'");
+        let metadata = format!(
+            "metadata: {{name: a, uid: u, labels: {{app: vllm}}, annotations: {{{annotation}}}}}"
+        );
+        check_pods(&[&format!("{metadata}\n{READY}")], expected);
+    }
+}
+
 #[test]
 fn the_older_pool_version_has_members_too() {
     let text = "

@@ -124,3 +124,6 @@ wire!(
         bytes: Option<u64>,
     }
 );
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,11 @@
 //! not written.
 
 use super::store::Stored;
-use config::objects::{GATEWAY_GROUP, POOL_GROUP_X};
-use config::{
-    CONTROLLER_NAME, Condition, Kind, ListenerStatus, ObjectName, ObjectStatus, ParentStatus,
-};
+use config::objects::GATEWAY_GROUP;
+use config::{Condition, Kind, ListenerStatus, ObjectName, ObjectStatus, ParentStatus};
 use serde_json::{Map, Value, json};
+
+mod parents;
 
 /// The types of conditions that this controller writes.
 const OURS: &[&str] = &[
@@ -50,39 +50,20 @@ pub(super) fn wanted(
     };
     let before = stored.status.as_object().cloned().unwrap_or_default();
     let mut after = before.clone();
-    match status.kind {
-        Kind::HttpRoute => {
-            let parents = list(&before, "parents");
-            let written = |parent: &ParentStatus| {
-                let references = stored.spec.get("parentRefs");
-                references?.get(parent.reference? as usize).cloned()
-            };
-            after.insert(
-                "parents".to_owned(),
-                merge_parents(&parents, status, stamp, written, is_ours),
-            );
-        }
-        Kind::InferencePool | Kind::InferencePoolV1Alpha2 | Kind::BackendTlsPolicy => {
-            let field = match status.kind {
-                Kind::InferencePool => "parents",
-                Kind::InferencePoolV1Alpha2 => "parent",
-                _ => "ancestors",
-            };
-            let parents = list(&before, field);
-            let reference = |parent: &ParentStatus| Some(gateway_reference(&parent.gateway));
-            let ours = |entry: &Value| {
-                is_ours(entry) || is_unsigned_gateway(entry, status, &stored.api_version)
-            };
-            after.insert(
-                field.to_owned(),
-                merge_parents(&parents, status, stamp, reference, ours),
-            );
-        }
-        _ => {
-            let conditions =
-                merge_conditions(&list(&before, "conditions"), &status.conditions, stamp);
-            after.insert("conditions".to_owned(), conditions);
-        }
+    if let Some((entries, field)) = parents::fields(status.kind) {
+        let reference = |parent: &ParentStatus| match status.kind {
+            Kind::HttpRoute => {
+                let written = stored.spec.get("parentRefs")?;
+                written.get(parent.reference? as usize).cloned()
+            }
+            _ => Some(gateway_reference(&parent.gateway)),
+        };
+        let known = list(&before, entries);
+        let merged = parents::merge(&known, status, field, stamp, reference);
+        after.insert(entries.to_owned(), merged);
+    } else {
+        let conditions = merge_conditions(&list(&before, "conditions"), &status.conditions, stamp);
+        after.insert("conditions".to_owned(), conditions);
     }
     if status.kind == Kind::Gateway {
         after.insert("listeners".to_owned(), listeners(&before, status, stamp));
@@ -111,29 +92,6 @@ fn list(status: &Map<String, Value>, field: &str) -> Vec<Value> {
         .unwrap_or_default()
 }
 
-fn is_ours(entry: &Value) -> bool {
-    entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER_NAME)
-}
-
-/// The older pool has no controller's name in its entries: those about Gateways that this controller
-/// reports on are ours, and those that it reported on and that are signed by our reasons' wording
-/// cannot be told from others' otherwise.
-fn is_unsigned_gateway(entry: &Value, status: &ObjectStatus, api_version: &str) -> bool {
-    if entry.get("controllerName").is_some() || !api_version.starts_with(POOL_GROUP_X) {
-        return false;
-    }
-    let reference = &entry["parentRef"];
-    let name = |field: &str| {
-        reference
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    status.parents.iter().any(|parent| {
-        (&*parent.gateway.namespace, &*parent.gateway.name) == (name("namespace"), name("name"))
-    })
-}
-
 fn gateway_reference(gateway: &ObjectName) -> Value {
     json!({
         "group": GATEWAY_GROUP,
@@ -141,59 +99,6 @@ fn gateway_reference(gateway: &ObjectName) -> Value {
         "namespace": &*gateway.namespace,
         "name": &*gateway.name,
     })
-}
-
-/// Others' entries stay in place; ours are replaced, dropped or added at the end.
-fn merge_parents(
-    before: &[Value],
-    status: &ObjectStatus,
-    stamp: Stamp<'_>,
-    reference: impl Fn(&ParentStatus) -> Option<Value>,
-    is_ours: impl Fn(&Value) -> bool,
-) -> Value {
-    let field = match status.kind {
-        Kind::BackendTlsPolicy => "ancestorRef",
-        _ => "parentRef",
-    };
-    let ours = status.parents.iter().filter(|parent| parent.ours);
-    let mut ours: Vec<(Value, &ParentStatus)> = ours
-        .filter_map(|parent| Some((reference(parent)?, parent)))
-        .collect();
-    let entry = |reference: Value, known: &[Value], parent: &ParentStatus| {
-        let conditions = merge_conditions(known, &parent.conditions, stamp);
-        json!({field: reference, "controllerName": CONTROLLER_NAME, "conditions": conditions})
-    };
-    let mut after = Vec::new();
-    for known in before {
-        if !is_ours(known) {
-            after.push(known.clone());
-            continue;
-        }
-        let position = ours
-            .iter()
-            .position(|(reference, _)| *reference == known[field]);
-        if let Some(position) = position {
-            let (reference, parent) = ours.remove(position);
-            let conditions = known.get("conditions").and_then(Value::as_array);
-            after.push(entry(
-                reference,
-                conditions.map_or(&[], Vec::as_slice),
-                parent,
-            ));
-        }
-    }
-    after.extend(
-        ours.into_iter()
-            .map(|(reference, parent)| entry(reference, &[], parent)),
-    );
-    if status.kind == Kind::InferencePoolV1Alpha2 {
-        for value in after.iter_mut().filter(|value| is_ours(value)) {
-            if let Some(fields) = value.as_object_mut() {
-                fields.remove("controllerName");
-            }
-        }
-    }
-    Value::Array(after)
 }
 
 fn listeners(before: &Map<String, Value>, status: &ObjectStatus, stamp: Stamp<'_>) -> Value {

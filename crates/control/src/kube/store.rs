@@ -104,9 +104,18 @@ impl Store {
 
     /// The resource that an object of a kind comes from, and the object.
     pub(super) fn of_kind(&self, kind: Kind, name: &ObjectName) -> Option<(usize, &Stored)> {
+        self.all_of_kind(kind, name).next()
+    }
+
+    /// The same, and then what others serve under that name: the compiler does not get those.
+    pub(super) fn all_of_kind<'a>(
+        &'a self,
+        kind: Kind,
+        name: &ObjectName,
+    ) -> impl Iterator<Item = (usize, &'a Stored)> {
         let indices = WATCHED.iter().enumerate();
-        let mut indices = indices.filter(|(_, watched)| watched.kind == Some(kind));
-        indices.find_map(|(index, _)| Some((index, self.get(index, name)?)))
+        let indices = indices.filter(move |(_, watched)| watched.kind == Some(kind));
+        indices.filter_map(|(index, _)| Some((index, self.get(index, name)?)))
     }
 
     pub(super) fn all(&self, index: usize) -> impl Iterator<Item = (&ObjectName, &Stored)> {

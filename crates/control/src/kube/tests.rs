@@ -49,6 +49,7 @@ const GATEWAYS: &str = "gateway.networking.k8s.io/gateways";
 const ROUTES: &str = "gateway.networking.k8s.io/httproutes";
 const POOLS: &str = "inference.networking.k8s.io/inferencepools";
 const MODELS: &str = "inference.networking.x-k8s.io/inferencemodels";
+const LEASES: &str = "coordination.k8s.io/leases";
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -244,6 +245,81 @@ async fn statuses_of_a_pool_follow_its_routes() {
         .await;
 }
 
+const OLDER_POOL: &str = "
+apiVersion: inference.networking.x-k8s.io/v1alpha2
+kind: InferencePool
+metadata: {name: older, namespace: demo}
+spec: {selector: {app: a}, targetPortNumber: 8000}
+";
+const OLDER_POOLS: &str = "inference.networking.x-k8s.io/inferencepools";
+
+#[tokio::test]
+async fn the_older_pool_forgets_a_route_and_a_gateway() {
+    let (server, client) = Server::start().await;
+    let to_older = ROUTE.replace(
+        "networking.k8s.io, kind: InferencePool",
+        "networking.x-k8s.io, kind: InferencePool",
+    );
+    let to_older = to_older.replace("name: pool", "name: older");
+    let to_older = to_older.replace("name: r,", "name: to-older,");
+    let all = [CLASS, GATEWAY, ROUTE, POOL, OLDER_POOL, &to_older];
+    server.put(&all.join("---\n"));
+    let running = run(client.clone(), "one_127.0.0.1:1").await;
+    let of = |server: &Server, (resource, name): (&str, &str), list: &str| {
+        let pool = server.get(resource, "demo", name).unwrap();
+        pool["status"][list].as_array().map(Vec::len)
+    };
+    let are = |server: &Server, older: usize, v1: usize| {
+        of(server, (OLDER_POOLS, "older"), "parent") == Some(older)
+            && of(server, (POOLS, "pool"), "parents") == Some(v1)
+    };
+    server.until("both", |server| are(server, 1, 1)).await;
+    server.delete(ROUTES, "demo", "to-older");
+    server.until("no route", |server| are(server, 0, 1)).await;
+    server.put(&to_older);
+    server
+        .until("a route again", |server| are(server, 1, 1))
+        .await;
+    // A controller that starts when the Gateway has gone knows its entries too.
+    running.stop.cancel();
+    running.leads(false).await;
+    server.delete(GATEWAYS, "demo", "gw");
+    let _second = run(client, "two_127.0.0.1:2").await;
+    server.until("no gateway", |server| are(server, 0, 0)).await;
+}
+
+const OBJECTIVE: &str = "
+apiVersion: llm-d.ai/v1alpha2
+kind: InferenceObjective
+metadata: {name: urgent, namespace: demo}
+spec: {priority: 10, poolRef: {name: pool}}
+";
+const OBJECTIVES: &str = "llm-d.ai/inferenceobjectives";
+const OLDER_OBJECTIVES: &str = "inference.networking.x-k8s.io/inferenceobjectives";
+
+#[tokio::test]
+async fn of_two_objects_of_one_name_the_one_that_is_not_read_says_so() {
+    let (server, client) = Server::start().await;
+    let older = OBJECTIVE.replace("llm-d.ai", "inference.networking.x-k8s.io");
+    server.put(&[CLASS, GATEWAY, ROUTE, POOL, &older].join("---\n"));
+    let running = run(client, "one_127.0.0.1:1").await;
+    let has = |server: &Server, resource: &str, status: &str, reason: &str| {
+        let objective = server.get(resource, "demo", "urgent");
+        objective.is_some_and(|one| is(&one["status"], "Accepted", status, reason))
+    };
+    let alone = |server: &Server| has(server, OLDER_OBJECTIVES, "True", "Accepted");
+    server.until("the only one", alone).await;
+    server.put(OBJECTIVE);
+    let both = |server: &Server| {
+        has(server, OBJECTIVES, "True", "Accepted")
+            && has(server, OLDER_OBJECTIVES, "False", "Conflicted")
+    };
+    server.until("both", both).await;
+    server.delete(OBJECTIVES, "demo", "urgent");
+    server.until("the only one again", alone).await;
+    running.stop.cancel();
+}
+
 /// Routes that come and go together.
 const MANY: usize = 200;
 
@@ -310,6 +386,54 @@ async fn only_what_the_compiler_reads_is_compiled() {
     assert_eq!(compilations(), 2, "a status and a route");
 }
 
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: member
+  namespace: demo
+  labels: {app: a}
+  annotations: {inference.networking.k8s.io/active-ports: '8000', note: changes-often}
+spec: {nodeName: node-1}
+status: {phase: Running, podIP: 10.0.0.9, conditions: [{type: Ready, status: 'True'}, {type: Other, status: 'True'}]}
+";
+
+#[tokio::test]
+async fn proxies_get_of_a_pod_what_makes_it_a_member() {
+    let (server, client) = Server::start().await;
+    server.put(&[CLASS, GATEWAY, ROUTE, POOL, POD].join("---\n"));
+    let running = run(client, "one_127.0.0.1:1").await;
+    let gateway = config::ObjectName::new("demo", "gw");
+    let mut feed = running.controller.feeds.follow(&gateway);
+    let mut fed = async |wanted: Value| {
+        let is_wanted = |feed: &Feed| {
+            let pod = feed.objects.get("Pod/demo/member");
+            let pod = pod.map(|pod| serde_json::from_slice(&pod.json).unwrap());
+            pod == Some(wanted.clone())
+        };
+        let fed = feed.wait_for(is_wanted);
+        let is_fed = tokio::time::timeout(PATIENCE, fed).await.is_ok();
+        assert!(is_fed, "{wanted}: {:?}", feed.borrow().objects);
+    };
+    let mut wanted = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "member", "namespace": "demo", "uid": "uid-demo-member", "labels": {"app": "a"},
+            "annotations": {"inference.networking.k8s.io/active-ports": "8000"},
+        },
+        "status": {"phase": "Running", "podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    fed(wanted.clone()).await;
+    // Until it is gone, that it goes.
+    let going = "2026-01-01T00:00:00Z";
+    server.put(&POD.replace(
+        "name: member",
+        &format!("name: member\n  deletionTimestamp: '{going}'"),
+    ));
+    wanted["metadata"]["deletionTimestamp"] = going.into();
+    fed(wanted).await;
+}
+
 #[tokio::test]
 async fn a_kind_may_come_later_and_its_definition_may_go() {
     let (server, client) = Server::start().await;
@@ -367,6 +491,43 @@ async fn one_replica_writes_and_the_other_takes_over() {
         .await
         .expect("taken over in time")
         .unwrap();
+    server.put(ROUTE);
+    let written = |server: &Server| !server.get(ROUTES, "demo", "r").unwrap()["status"].is_null();
+    server.until("the second writes", written).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_killed_is_replaced_when_its_lease_has_run_out() {
+    let (server, client) = Server::start().await;
+    server.put(&[CLASS, GATEWAY].join("---\n"));
+    let (says, leading) = tokio::sync::oneshot::channel();
+    let (kill, killed) = tokio::sync::oneshot::channel::<()>();
+    // As a process that is killed: its runtime goes with all its tasks, and nothing is given up.
+    let its_server = server.clone();
+    let doomed = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let first = run(its_server.client(), "one_127.0.0.1:1").await;
+            first.leads(true).await;
+            says.send(()).unwrap();
+            let _ = killed.await;
+        });
+    });
+    leading.await.unwrap();
+    let second = run(client, "two_127.0.0.1:2").await;
+    second.ready().await;
+    assert!(!second.controller.leads.borrow().leads);
+    kill.send(()).unwrap();
+    doomed.join().unwrap();
+    let lease = || server.get(LEASES, "system", "controller").unwrap()["spec"].take();
+    let known = lease();
+    assert_eq!(known["holderIdentity"], "one_127.0.0.1:1");
+    second.leads(true).await;
+    let taken = lease();
+    assert_eq!(taken["holderIdentity"], "two_127.0.0.1:2");
+    let transitions = |lease: &Value| lease["leaseTransitions"].as_i64().unwrap();
+    assert_eq!(transitions(&taken), transitions(&known) + 1);
     server.put(ROUTE);
     let written = |server: &Server| !server.get(ROUTES, "demo", "r").unwrap()["status"].is_null();
     server.until("the second writes", written).await;

@@ -31,6 +31,25 @@ pub(crate) fn parse(text: &str) -> Result<MemoryLimit, String> {
     if text == "none" {
         return Ok(MemoryLimit::None);
     }
+    match bytes(text) {
+        Some(bytes) if bytes >= LEAST => Ok(MemoryLimit::Bytes(bytes)),
+        Some(bytes) if bytes > 0 => Err(format!("at least {} MiB are needed", LEAST >> 20)),
+        _ => Err("write a size such as 512MiB or 2G, or `none`".to_owned()),
+    }
+}
+
+/// Reads the size of the largest request body, written in the same way.
+pub(crate) fn body(text: &str) -> Result<usize, String> {
+    match bytes(text) {
+        Some(bytes) if bytes > LARGEST_BODY => {
+            Err(format!("at most {} MiB can be read", LARGEST_BODY >> 20))
+        }
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("write a size such as 64MiB or 1G".to_owned()),
+    }
+}
+
+fn bytes(text: &str) -> Option<usize> {
     let end = text.find(|c: char| !c.is_ascii_digit());
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
     let factor: usize = match unit.strip_suffix('B').unwrap_or(unit) {
@@ -43,13 +62,11 @@ pub(crate) fn parse(text: &str) -> Result<MemoryLimit, String> {
         "Gi" => 1 << 30,
         _ => 0,
     };
-    let bytes = number.parse::<usize>().ok();
-    match bytes.and_then(|number| number.checked_mul(factor)) {
-        Some(bytes) if bytes >= LEAST => Ok(MemoryLimit::Bytes(bytes)),
-        Some(bytes) if bytes > 0 => Err(format!("at least {} MiB are needed", LEAST >> 20)),
-        _ => Err("write a size such as 512MiB or 2G, or `none`".to_owned()),
-    }
+    number.parse::<usize>().ok()?.checked_mul(factor)
 }
+
+/// Positions in a body are numbers of 32 bits.
+const LARGEST_BODY: usize = 1 << 30;
 
 /// Less than this would refuse everything.
 const LEAST: usize = 32 << 20;
@@ -125,6 +142,16 @@ mod tests {
             "99999999999999999999G",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_body_has_bounds_itself() {
+        for (text, bytes) in [("1", 1), ("1MiB", 1 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(body(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "none", "2G", "1.5M"] {
+            assert!(body(text).is_err(), "{text}");
         }
     }
 

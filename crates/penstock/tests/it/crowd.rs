@@ -48,10 +48,10 @@ fn small() -> Socket {
 }
 
 /// A connection with a request on it.
-pub(crate) async fn sent(address: SocketAddr, request: &str) -> Option<TcpStream> {
+pub(crate) async fn sent(address: SocketAddr, request: impl AsRef<[u8]>) -> Option<TcpStream> {
     let socket = TcpSocket::from_std_stream(small().into());
     let mut stream = socket.connect(address).await.ok()?;
-    stream.write_all(request.as_bytes()).await.ok()?;
+    stream.write_all(request.as_ref()).await.ok()?;
     Some(stream)
 }
 

@@ -263,8 +263,24 @@ fn an_error_of_head_is_its_head_alone() {
 #[test]
 fn a_body_that_is_too_large_is_told_both_numbers() {
     let server = Server::llama();
-    let gateway = Gateway::over(&[&server]);
-    let most = 64 << 20;
+    too_large(&Gateway::over(&[&server]), 64 << 20);
+    let endpoint = format!("http://{}", server.address);
+    let gateway = Gateway::run(&["--endpoint", &endpoint, "--max-body", "1MiB"]);
+    too_large(&gateway, 1 << 20);
+    assert_eq!(server.count(), 0);
+    // One that just fits is taken.
+    let frame = chat("llama", "", 1, false);
+    let body = chat("llama", &"a".repeat((1 << 20) - frame.len()), 1, false);
+    assert_eq!(body.len(), 1 << 20);
+    assert_ne!(
+        crate::gateway::post(gateway.address, OPENAI, &body).status,
+        413
+    );
+    let client = Http2::connect(gateway.address);
+    assert_eq!(client.post(OPENAI, &(body + " ")).status, 413);
+}
+
+fn too_large(gateway: &Gateway, most: usize) {
     for path in [OPENAI, ANTHROPIC] {
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: a\r\nx-request-id: large\r\ncontent-length: {}\r\n\r\n",
@@ -284,7 +300,6 @@ fn a_body_that_is_too_large_is_told_both_numbers() {
         assert_eq!(answer.field("x-request-id"), Some("large"));
         assert_eq!(answer.field("connection"), Some("close"));
     }
-    assert_eq!(server.count(), 0);
     gateway.is_quiet();
 }
 

@@ -135,6 +135,39 @@ fn anthropic_streams_are_cut_in_their_own_words() {
 }
 
 #[test]
+fn streams_of_responses_are_cut_too() {
+    const CREATED: &str = r#"{"type":"response.created","response":{"status":"in_progress"}}"#;
+    const DELTA: &str = r#"{"type":"response.output_text.delta","delta":"hello"}"#;
+    const COMPLETED: &str = r#"{"type":"response.completed","response":{"status":"completed"}}"#;
+    const FAILED: &str =
+        r#"{"type":"response.failed","response":{"error":{"code":"server_error"}}}"#;
+    let told = |wire: &str| {
+        let server = Scripted::start(&[(wire, Duration::ZERO)]);
+        let gateway = Gateway::before(&[server.address]);
+        let body = r#"{"model":"llama","input":"hello","stream":true}"#;
+        let answer = post(gateway.address, "/v1/responses", body);
+        gateway.is_quiet();
+        let counted = |outcome| gateway.metric_with("penstock_requests_total", outcome);
+        (answer.body, counted("engine_error"))
+    };
+    let whole = event_stream(&[CREATED, DELTA, COMPLETED]);
+    let (body, failed) = told(&whole);
+    assert_eq!(events(&body), [CREATED, DELTA, COMPLETED]);
+    assert_eq!(failed, 0.0);
+    let broken = &whole[..whole.find("response.completed").unwrap()];
+    for wire in [
+        event_stream(&[CREATED, DELTA]),
+        event_stream(&[CREATED, DELTA, FAILED]),
+        broken.to_owned(),
+    ] {
+        let (body, failed) = told(&wire);
+        is_cut(&body);
+        assert!(body.contains("hello") && !body.contains("response.completed"));
+        assert_eq!(failed, 1.0, "{wire}");
+    }
+}
+
+#[test]
 fn the_head_of_a_stream_waits_for_the_first_event_but_not_for_long() {
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";

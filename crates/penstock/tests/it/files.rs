@@ -297,6 +297,60 @@ fn what_cannot_be_served_fails_as_the_api_says() {
     );
 }
 
+/// In `closed` a grant names Services only.
+const GRANTS: &str = "
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: pools, namespace: open}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]
+  to: [{group: inference.networking.k8s.io, kind: InferencePool}]
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: services, namespace: closed}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]
+  to: [{group: '', kind: Service}]
+";
+
+#[test]
+fn a_pool_of_another_namespace_is_served_where_a_grant_names_pools() {
+    let members = [echo("chat")];
+    let rule = |namespace: &str| {
+        let name = format!("name: chat, namespace: {namespace}");
+        let backend = to_pool("chat").replace("name: chat", &name);
+        format!("{{matches: [{{path: {{value: /{namespace}}}}}], backendRefs: [{backend}]}}")
+    };
+    let foreign = |namespace: &str| {
+        let place = format!("metadata: {{namespace: {namespace}, name");
+        pool("chat", "", &members).replace("metadata: {name", &place)
+    };
+    let rules = ["open", "closed", "bare"].map(rule).join(", ");
+    let pools = ["open", "closed", "bare"].map(foreign).concat();
+    let route = route("foreign", &format!("rules: [{rules}]"));
+    let text = [GATEWAY, &route, &pools, GRANTS].concat();
+    let gateway = Configured::start(&text);
+    for namespace in ["closed", "bare"] {
+        let answer = gateway.get(&format!("/{namespace}"));
+        let words = format!("no ReferenceGrant permits InferencePool {namespace}/chat");
+        assert_eq!(answer.status, 500, "{answer:?}");
+        assert!(answer.body.contains(&words), "{}", answer.body);
+    }
+    let refused = "ResolvedRefs=False (RefNotPermitted)";
+    assert!(gateway.log().contains(refused), "{}", gateway.log());
+    let answer = gateway.get("/open");
+    assert_eq!((answer.status, answer.field("x-from")), (200, Some("chat")));
+    // A grant that comes, and goes again.
+    let pool = "{group: inference.networking.k8s.io, kind: InferencePool}";
+    let also = format!("kind: Service}}, {pool}]");
+    gateway.apply(&text.replace("kind: Service}]", &also));
+    assert_eq!(gateway.get("/closed").status, 200);
+    gateway.apply(&text);
+    assert_eq!(gateway.get("/closed").status, 500);
+}
+
 const OLDER: &str = "
 ---
 apiVersion: inference.networking.x-k8s.io/v1alpha2

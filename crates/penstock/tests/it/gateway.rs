@@ -1,6 +1,7 @@
 //! The built binary on free ports, ended when dropped; and small HTTP/1.1 helpers over sockets.
 
 use crate::accounts::Accounts;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -52,9 +53,13 @@ pub(crate) fn free_address() -> SocketAddr {
 }
 
 /// The binary of this build, or the one that `PENSTOCK_BINARY` names.
+pub(crate) fn binary() -> OsString {
+    let named = std::env::var_os("PENSTOCK_BINARY");
+    named.unwrap_or(env!("CARGO_BIN_EXE_penstock").into())
+}
+
 pub(crate) fn penstock(args: &[&str]) -> Command {
-    let binary = std::env::var_os("PENSTOCK_BINARY");
-    let mut command = Command::new(binary.unwrap_or(env!("CARGO_BIN_EXE_penstock").into()));
+    let mut command = Command::new(binary());
     command.args(args).stdin(Stdio::null());
     command
 }

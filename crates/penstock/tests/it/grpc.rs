@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     cancelled: AtomicUsize,
     bytes: AtomicUsize,
     running: AtomicUsize,
+    /// Calls of gRPC, not the gateway's own looks at models and metrics.
+    calls: AtomicUsize,
     fields: Mutex<HeaderMap>,
 }
 
@@ -59,6 +61,8 @@ pub(crate) fn server(streams: u32) -> (SocketAddr, Arc<Seen>) {
 async fn call(seen: Arc<Seen>, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
     seen.running.fetch_add(1, Relaxed);
     let path = request.uri().path().to_owned();
+    seen.calls
+        .fetch_add(usize::from(path.starts_with("/echo/")), Relaxed);
     *seen.fields.lock().unwrap() = request.headers().clone();
     let mut incoming = request.into_body();
     let mut body = Vec::new();
@@ -102,7 +106,12 @@ async fn call(seen: Arc<Seen>, request: Request<RecvStream>, mut answer: SendRes
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            if path == "/echo/late-fail" {
+                trailers.insert("grpc-status", HeaderValue::from_static("13"));
+                trailers.insert("grpc-message", HeaderValue::from_static("broke%20later"));
+            } else {
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            }
             trailers.insert("x-spent", HeaderValue::from_static("7"));
             send.send_trailers(trailers).unwrap();
         }
@@ -121,14 +130,17 @@ fn before(server: SocketAddr) -> Configured {
 }
 
 pub(crate) fn before_with(server: SocketAddr, args: &[&str]) -> Configured {
+    Configured::start_with(&manifests(server), args)
+}
+
+pub(crate) fn manifests(server: SocketAddr) -> String {
     let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: echo}\n\
         spec: {ports: [{port: 80, appProtocol: kubernetes.io/h2c}]}\n";
-    let text = format!(
+    format!(
         "{GATEWAY}{}{service}{}",
         route("echo", "rules: [{backendRefs: [{name: echo, port: 80}]}]"),
         slice("echo", "kubernetes.io/service-name: echo", server)
-    );
-    Configured::start_with(&text, args)
+    )
 }
 
 pub(crate) fn call_of(path: &str) -> Request<()> {
@@ -161,11 +173,7 @@ fn grpc_comes_through_a_service_with_its_trailers() {
     assert_eq!(fields["te"], "trailers");
     assert!(fields.contains_key("x-request-id"), "{fields:?}");
     ends_well(client.begin(call_of("/echo/stream"), MESSAGE).open(), 3);
-    let failed = client.begin(call_of("/echo/fail"), MESSAGE).open();
-    assert!(failed.ended_with_head, "trailers only: {failed:?}");
-    assert_eq!(failed.fields["grpc-status"], "5");
-    assert_eq!(failed.fields["grpc-message"], "gone");
-    assert!(!failed.fields.contains_key("content-length"), "{failed:?}");
+    fails_at_once(&client);
     // A large message, past every window.
     let large = vec![7; 3 << 20];
     let mut open = client.begin(call_of("/echo/one"), &large).open();
@@ -176,12 +184,34 @@ fn grpc_comes_through_a_service_with_its_trailers() {
 
 #[test]
 fn grpc_comes_through_a_pool() {
-    let (address, _) = server(100);
+    let (address, seen) = server(100);
     let rest = format!("rules: [{{backendRefs: [{}]}}]", to_pool("echo"));
     let pool = pool("echo", ", appProtocol: kubernetes.io/h2c", &[address]);
     let gateway = Configured::start(&format!("{GATEWAY}{}{pool}", route("echo", &rest)));
     let client = Http2::connect(gateway.address);
     ends_well(client.begin(call_of("/echo/stream"), MESSAGE).open(), 3);
+    // A call that fails at once is a head and no more; one that fails later says so at its end.
+    fails_at_once(&client);
+    let mut late = client.begin(call_of("/echo/late-fail"), MESSAGE).open();
+    assert_eq!(late.status, 200);
+    assert!(!late.ended_with_head && !late.fields.contains_key("grpc-status"));
+    assert_eq!(late.rest().unwrap(), MESSAGE);
+    let trailers = late.trailers().expect("trailers");
+    assert_eq!(trailers["grpc-status"], "13");
+    assert_eq!(trailers["grpc-message"], "broke%20later");
+    // What a server says of a call is no failure of the server: it serves on.
+    ends_well(client.begin(call_of("/echo/one"), MESSAGE).open(), 1);
+    assert_eq!(seen.calls.load(Relaxed), 4, "nothing was tried again");
+}
+
+#[track_caller]
+fn fails_at_once(client: &Http2) {
+    let failed = client.begin(call_of("/echo/fail"), MESSAGE).open();
+    assert_eq!(failed.status, 200);
+    assert!(failed.ended_with_head, "trailers only: {failed:?}");
+    assert_eq!(failed.fields["grpc-status"], "5");
+    assert_eq!(failed.fields["grpc-message"], "gone");
+    assert!(!failed.fields.contains_key("content-length"), "{failed:?}");
 }
 
 #[test]

@@ -178,6 +178,56 @@ fn a_short_body_is_reset_and_not_taken_for_whole() {
     assert_eq!(cut.reason(), Some(h2::Reason::INTERNAL_ERROR), "{cut}");
 }
 
+/// What a client begins with and does not go on, each with how it ends where that can be told.
+#[test]
+fn beginnings_that_do_not_go_on_end_in_time() {
+    let server = Server::llama();
+    let limits = ["--limit", "head=300ms", "--limit", "keep-alive=300ms"];
+    let endpoint = format!("http://{}", server.address);
+    let gateway = Gateway::run(&[&["--endpoint", &endpoint], &limits[..]].concat());
+    let settings = frame(4, 0, 0, b"");
+    let block = block(&crate::over2::GET);
+    let with = |more: &[&[u8]]| [PREFACE, &more.concat()].concat();
+    let cases = [
+        ("a byte of the preface", PREFACE[..1].to_vec()),
+        ("half a preface", PREFACE[..12].to_vec()),
+        ("a line of it", PREFACE[..18].to_vec()),
+        ("all but its last byte", PREFACE[..23].to_vec()),
+        ("no settings", PREFACE.to_vec()),
+        ("half a frame of settings", with(&[&settings[..5]])),
+        ("no request", with(&[&settings])),
+        (
+            "a head without end",
+            with(&[&settings, &frame(1, 1, 1, &block)]),
+        ),
+        (
+            "a head that ends in a continuation",
+            with(&[&settings, &frame(1, 1, 1, &block), &frame(9, 0, 1, b"")]),
+        ),
+        (
+            "half a frame of a head",
+            with(&[&settings, &frame(1, 5, 1, &block)[..20]]),
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (name, bytes) in &cases {
+            let address = gateway.address;
+            scope.spawn(move || {
+                let mut stream = connect(address);
+                stream.write_all(bytes).unwrap();
+                let begun = std::time::Instant::now();
+                let read = std::io::copy(&mut stream, &mut std::io::sink());
+                let took = begun.elapsed();
+                // Twice a limit and the time for a farewell, with slack; without, far longer.
+                let is_in_time = took < std::time::Duration::from_secs(9);
+                assert!(read.is_ok() && is_in_time, "{name}: {read:?} {took:?}");
+            });
+        }
+    });
+    wait_until(|| gateway.metric("penstock_connections_open") == 0.0);
+    assert_eq!(server.count(), 0);
+}
+
 fn web(address: SocketAddr) -> Configured {
     Configured::start(&format!(
         "{GATEWAY}{}{}",

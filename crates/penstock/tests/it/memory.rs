@@ -4,6 +4,7 @@
 use crate::crowd::{CROWD, Says, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
+use crate::over2::{GET, PREFACE, block, frame};
 use crate::servers::{CHAT, chat};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
@@ -49,11 +50,11 @@ fn holds_nothing(gateway: &Gateway) {
 }
 
 /// Clients that do not read: at least so many, and more until one is refused.
-fn until_refused(gateway: &Gateway, asked: &str, least: usize) -> Vec<TcpStream> {
+fn until_refused(gateway: &Gateway, asked: impl AsRef<[u8]>, least: usize) -> Vec<TcpStream> {
     let mut streams = Vec::new();
     while streams.len() < least || gateway.memory()["refusals"] == 0 {
         for _ in 0..20 {
-            streams.extend(CROWD.block_on(sent(gateway.address, asked)));
+            streams.extend(CROWD.block_on(sent(gateway.address, asked.as_ref())));
         }
         assert!(streams.len() < 5_000, "{}", gateway.memory());
     }
@@ -100,6 +101,35 @@ fn clients_that_never_read_are_bounded() {
 }
 
 #[test]
+fn streams_of_http_2_that_nobody_reads_are_bounded() {
+    const STREAMS: u32 = 20;
+    let gateway = limited(server(Says::Endless), 64);
+    let body = chat("llama", "hello", 100, true);
+    let mut fields = GET;
+    (fields[0].1, fields[2].1) = ("POST", CHAT);
+    let head = block(&fields);
+    let mut asked = [PREFACE, &frame(4, 0, 0, b"")].concat();
+    for id in (1..).step_by(2).take(STREAMS as usize) {
+        asked.extend(frame(1, 4, id, &head));
+        asked.extend(frame(0, 1, id, body.as_bytes()));
+    }
+    // One after the other, so that it is their answers which fill the memory.
+    let is_refused = || gateway.memory()["refusals"] != 0;
+    let mut clients = Vec::new();
+    while !is_refused() {
+        assert!(clients.len() < 100, "{}", gateway.memory());
+        let before = gateway.holds("unsent_answers");
+        clients.extend(CROWD.block_on(sent(gateway.address, &asked)));
+        wait_until(|| is_refused() || gateway.holds("unsent_answers") > before + MIB);
+    }
+    assert!(gateway.holds("unsent_answers") > 4 * MIB);
+    measured("memory.never_read_http2.clients", clients.len() as f64);
+    drop(clients);
+    stayed_below(&gateway, "never_read_http2");
+    holds_nothing(&gateway);
+}
+
+#[test]
 fn answers_that_never_begin_are_bounded() {
     let gateway = limited(server(Says::HalfAHead), 64);
     let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
@@ -141,6 +171,8 @@ fn large_bodies_at_once_are_bounded() {
         match told {
             Some((200, _)) => {}
             Some((503, body)) => assert!(body.contains("\"memory\""), "{body}"),
+            // Whoever has no place in the queue is told before memory becomes scarce.
+            Some((429, body)) => assert!(body.contains("\"queue_full\""), "{body}"),
             // The rest of a body that nobody waited for: the client cannot have sent it all.
             other => assert!(!sent && other.is_none(), "{other:?}"),
         }
@@ -223,7 +255,7 @@ fn what_there_is_no_memory_for_says_so_and_known_connections_are_served() {
     let mut held = vec![CROWD.block_on(sent(gateway.address, &on_tight)).unwrap()];
     wait_until(|| gateway.metric("penstock_endpoint_in_flight") == 1.0);
     let body = chat("llama", "hello", 100, true);
-    held.extend(until_refused(&gateway, &request(CHAT, &body, &[]), 1));
+    held.extend(until_refused(&gateway, request(CHAT, &body, &[]), 1));
     for path in [CHAT, "/v1/messages"] {
         let answer = post(gateway.address, path, &body);
         assert_eq!(answer.status, 503, "{answer:?}");

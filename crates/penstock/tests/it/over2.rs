@@ -144,6 +144,12 @@ impl Begun {
         })
     }
 
+    /// The status of what comes before the answer; `None` when the answer is what comes.
+    pub(crate) fn informed(&mut self) -> Option<u16> {
+        let told = soon(poll_fn(|cx| self.response.poll_informational(cx)));
+        told.map(|told| told.unwrap().status().as_u16())
+    }
+
     pub(crate) fn reset(mut self) {
         self.send.send_reset(Reason::CANCEL);
     }

@@ -3,13 +3,18 @@
 //! A word stands in every place where secrets stand; it may be in no log at any level, on no page of
 //! the admin address, in no decision, in no file and in no answer to anybody else.
 
+use crate::certificates::{self, Authority, handshake};
 use crate::gateway::{
     Running, connect, free_address, get, penstock, post_with, read_answer, request, wait_until,
 };
+use crate::over2::{Http2, block, frame, raw, read_frame, soon};
+use crate::picker::{By, Kept, Picker, Play};
 use crate::servers::{CHAT, Open, Scripted, Server, chat, event_stream};
+use crate::{external, grpc, tls};
+use http::Request;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,20 +44,35 @@ struct Watched {
 
 impl Watched {
     fn start(servers: &[SocketAddr]) -> Self {
-        let (address, admin) = (free_address(), free_address());
+        let address = free_address();
+        let mut args = vec!["--listen".to_owned(), address.to_string()];
+        for server in servers {
+            args.extend(["--endpoint".to_owned(), format!("http://{server}")]);
+        }
+        Self::run(address, tempfile::tempdir().unwrap(), &args)
+    }
+
+    /// From manifests with a listener on `PORT`.
+    fn manifests(text: &str) -> Self {
+        let address = free_address();
         let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("all.yaml");
+        std::fs::write(&file, text.replace("PORT", &address.port().to_string())).unwrap();
+        Self::run(address, folder, &[file.to_str().unwrap().to_owned()])
+    }
+
+    fn run(address: SocketAddr, folder: tempfile::TempDir, args: &[String]) -> Self {
+        let admin = free_address();
         let file = |name: &str| File::create(folder.path().join(name)).unwrap();
         let log = folder.path().join("access.jsonl");
-        let mut command = penstock(&["--log", "trace", "run", "--workers", "2"]);
-        command
-            .args(["--listen", &address.to_string()])
+        // Whoever asks for all that there is, crate by crate, gets no more.
+        let filter = "trace,h2=trace,h2::server=trace,hyper=trace,rustls=trace";
+        let mut command = penstock(&["--log", filter, "run", "--workers", "2"]);
+        let child = command
+            .args(args)
             .args(["--admin", &admin.to_string()])
             .arg("--access-log")
-            .arg(&log);
-        for server in servers {
-            command.args(["--endpoint", &format!("http://{server}")]);
-        }
-        let child = command
+            .arg(&log)
             .current_dir(folder.path())
             .env("HOME", folder.path())
             .env("TMPDIR", folder.path())
@@ -96,6 +116,7 @@ impl Watched {
             "/metrics",
             "/version",
             "/debug/config",
+            "/debug/memory",
             "/debug/pools",
             "/debug/decisions",
         ] {
@@ -147,7 +168,8 @@ impl Watched {
             .into_iter()
             .map(|(name, text)| {
                 let mut stream = connect(self.address);
-                stream.write_all(text.as_bytes()).unwrap();
+                // Where only TLS is spoken, nobody may be listening any more.
+                let _ = stream.write_all(text.as_bytes());
                 let answer = read_answer(&mut BufReader::new(stream));
                 (format!("another client, {name}"), format!("{answer:?}"))
             })
@@ -167,20 +189,21 @@ impl Watched {
         let told = self.told();
         let files = told.iter().filter(|(place, _)| place.starts_with('/'));
         assert!(
-            files.count() >= 6 + 4,
+            files.count() >= 7 + 4,
             "pages, logs and the saved decisions"
         );
         for place in ["why", "/metrics", "/debug/decisions", "/debug/pools"] {
             let found = told.iter().find(|(name, _)| name == place).unwrap();
             assert!(found.1.len() > 200, "{found:?}");
         }
-        for (place, text) in told {
-            let found = text
-                .lines()
-                .find(|line| line.to_ascii_lowercase().contains(SECRET));
-            assert_eq!(found, None, "in {place}");
-        }
+        has_no_secret(&told);
         self.writes_nowhere_else();
+    }
+
+    /// The same where nothing is decided for a model.
+    fn kept_quiet_without_models(&self, requests: usize) {
+        wait_until(|| self.read("access.jsonl").lines().count() >= requests);
+        has_no_secret(&self.told());
     }
 
     /// All files that the process has open are in its folder.
@@ -204,6 +227,16 @@ impl Watched {
                 path.is_file() && !path.starts_with("/dev") && !handed_down.contains(&path);
             assert!(!is_own || path.starts_with(&folder), "{}", path.display());
         }
+    }
+}
+
+#[track_caller]
+fn has_no_secret(told: &[(String, String)]) {
+    for (place, text) in told {
+        let found = text
+            .lines()
+            .find(|line| line.to_ascii_lowercase().contains(SECRET));
+        assert_eq!(found, None, "in {place}");
     }
 }
 
@@ -365,4 +398,243 @@ fn sent_to(address: SocketAddr, body: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     bytes
+}
+
+/// A request over HTTP/2 with secrets in all its fields.
+fn secret2(method: &str, target: &str) -> Request<()> {
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in FIELDS {
+        request = request.header(name, value);
+    }
+    request.body(()).unwrap()
+}
+
+/// Frames of HTTP/2 that are no request: heads that mean nothing, and what else has room for words.
+fn odd_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let head = |number: usize, value: &'static str| {
+        let mut fields = vec![
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/v1/models?key=c4n4ry-query"),
+            (":authority", "test"),
+        ];
+        fields[number].1 = value;
+        frame(1, 5, 1, &block(&fields))
+    };
+    let with = |name: &'static str, value: &'static str| {
+        let mut fields = crate::over2::GET.to_vec();
+        fields.push((name, value));
+        frame(1, 5, 1, &block(&fields))
+    };
+    vec![
+        ("method", head(0, "c4n4ry (")),
+        ("scheme", head(1, "c4n4ry c4n4ry")),
+        ("path", head(2, "/v1/models?key=c4n4ry query")),
+        ("relative path", head(2, "c4n4ry")),
+        ("path with a control character", head(2, "/x?c4n4ry\x01")),
+        ("authority", head(3, "c4n4ry@@[c4n4ry")),
+        ("te", with("te", "c4n4ry")),
+        ("expect", with("expect", "c4n4ry")),
+        ("connection", with("connection", "c4n4ry")),
+        ("length", with("content-length", "c4n4ry")),
+        ("status", with(":status", "c4n4ry")),
+        ("protocol", with(":protocol", "c4n4ry")),
+        ("an unknown pseudo field", with(":c4n4ry", "c4n4ry")),
+        ("an upper-case name", with("C4n4ry", "c4n4ry")),
+        ("a control character", with("x-a", "c4n4ry\0")),
+        ("two hosts", with("host", "c4n4ry")),
+        ("a broken block", frame(1, 5, 1, b"\x00\x7fc4n4ry")),
+        ("a ping", frame(6, 0, 0, b"c4n4ry-p")),
+        ("an answer to no ping", frame(6, 1, 0, b"c4n4ry-p")),
+        ("a goodbye", frame(7, 0, 0, b"\0\0\0\0\0\0\0\x01c4n4ry")),
+        ("a frame of no kind", frame(77, 0, 0, b"c4n4ry")),
+        ("a setting", frame(4, 0, 0, b"c4n4ry")),
+    ]
+}
+
+#[test]
+fn secrets_over_http_2_are_told_to_nobody_else() {
+    let server = Server::llama();
+    let gateway = Watched::start(&[server.address]);
+    let client = Http2::connect(gateway.address);
+    let target = format!("http://test{ASKED}");
+    let mut requests = 0;
+    for stream in [false, true] {
+        let body = prompt("llama", stream);
+        let open = client.begin(secret2("POST", &target), body.as_bytes());
+        assert_eq!(open.open().whole().unwrap().status, 200);
+        requests += 1;
+    }
+    for body in [prompt("none", true), "{\"c4n4ry\" 1".to_owned()] {
+        let open = client.begin(secret2("POST", &target), body.as_bytes());
+        assert!(open.open().whole().unwrap().status >= 400);
+        requests += 1;
+    }
+    // One that is given up, and trailers.
+    let mut begun = client.begin_unfinished(secret2("POST", &target));
+    let part = prompt("llama", false).into_bytes();
+    begun.send.send_data(part.into(), false).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-c4n4ry", "c4n4ry".parse().unwrap());
+    begun.send.send_trailers(trailers).unwrap();
+    assert_eq!(begun.open().whole().unwrap().status, 200);
+    let begun = client.begin_unfinished(secret2("POST", &target));
+    begun.reset();
+    requests += 1;
+    for (_, bytes) in odd_frames() {
+        let mut stream = raw(gateway.address);
+        stream.write_all(&bytes).unwrap();
+        // So that there is an end to wait for.
+        let _ = stream.write_all(&frame(6, 0, 0, b"the end."));
+        let is_over =
+            |(kind, flags, _, _): &(u8, u8, u32, Vec<u8>)| *kind == 7 || (*kind, *flags) == (6, 1);
+        let _ = std::iter::from_fn(|| read_frame(&mut stream)).find(is_over);
+    }
+    gateway.kept_quiet(requests);
+}
+
+/// A server of HTTP/2 that says goodbye to every request, before or after its head, in words that
+/// it took from it.
+fn parting(after_head: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |mut stream: TcpStream| {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).ok()?;
+        stream.write_all(&frame(4, 0, 0, b"")).ok()?;
+        let (_, _, id, _) =
+            std::iter::from_fn(|| read_frame(&mut stream)).find(|(kind, ..)| *kind == 1)?;
+        let mut answer = Vec::new();
+        if after_head {
+            // `:status: 200`, and `content-type` by its number in the table.
+            let head = [&[0x88, 0x0F, 0x10, 17][..], b"text/event-stream"].concat();
+            answer.extend(frame(1, 4, id, &head));
+            let event = r#"{"choices":[{"index":0,"delta":{"content":"hello"}}]}"#;
+            answer.extend(frame(0, 0, id, format!("data: {event}\n\n").as_bytes()));
+        }
+        // The last stream that counts is none; the reason: it has enough.
+        let words = [&[0; 4][..], &11_u32.to_be_bytes(), b"c4n4ry"].concat();
+        answer.extend(frame(7, 0, 0, &words));
+        stream.write_all(&answer).ok()?;
+        // What still comes is read, or the kernel would take the words back.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        Some(())
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_engines_say_at_the_end_of_a_connection_is_told_to_nobody() {
+    for after_head in [false, true] {
+        let gateway = Watched::manifests(&grpc::manifests(parting(after_head)));
+        let client = Http2::connect(gateway.address);
+        for _ in 0..2 {
+            let asked = secret2("POST", &format!("http://test{ASKED}"));
+            let begun = client.begin(asked, prompt("llama", true).as_bytes());
+            let answer = begun.open().whole().unwrap();
+            // Not even to who asked: others are on the connection too.
+            assert!(!format!("{answer:?}").contains(SECRET), "{answer:?}");
+            let (status, words) = if after_head {
+                (200, "excessive load")
+            } else {
+                (502, "closed_early")
+            };
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert!(answer.body.contains(words), "{answer:?}");
+        }
+        let ended = "an http/2 connection to an endpoint ended";
+        wait_until(|| gateway.read("stderr").contains(ended));
+        gateway.kept_quiet_without_models(2);
+    }
+}
+
+#[test]
+fn secrets_over_tls_are_told_to_nobody_else() {
+    let authority = Authority::new();
+    let own = authority.sign(&["a.example"]);
+    let text = tls::manifests(&[("a", "a.example", "a")], "") + &own.secret("a");
+    let gateway = Watched::manifests(&text);
+    let old = authority.client("http/1.1", None);
+    let mut old = soon(handshake(old, gateway.address, "a.example")).unwrap();
+    for (path, status) in [("/x?key=c4n4ry", 200), ("/x?c4n4ry#c4n4ry", 400)] {
+        let answer = soon(certificates::get(&mut old, "a.example", path)).unwrap();
+        assert_eq!(answer.status, status);
+    }
+    let (dial, address) = (authority.client("h2", None), gateway.address);
+    let new = Http2::over(async move { handshake(dial, address, "a.example").await.unwrap() });
+    for (host, status) in [("a.example", 200), ("c4n4ry.example", 421)] {
+        let request = secret2("GET", &format!("https://{host}/x?key=c4n4ry"));
+        assert_eq!(
+            new.begin(request, b"").open().whole().unwrap().status,
+            status
+        );
+    }
+    // What is no handshake, one that is for nobody, and one that breaks off.
+    let mut plain = connect(gateway.address);
+    plain.write_all(b"GET /?c4n4ry HTTP/1.1\r\n\r\n").unwrap();
+    let _ = plain.read_to_end(&mut Vec::new());
+    let connector = authority.client("h2", None);
+    assert!(soon(handshake(connector, gateway.address, "c4n4ry.example")).is_err());
+    gateway.kept_quiet_without_models(4);
+}
+
+#[test]
+fn secrets_of_grpc_are_told_to_nobody_else() {
+    let (server, _) = grpc::server(100);
+    let gateway = Watched::manifests(&grpc::manifests(server));
+    let client = Http2::connect(gateway.address);
+    let message = b"\0\0\0\0\x06c4n4ry";
+    for path in ["/echo/one", "/echo/stream", "/echo/fail"] {
+        let mut call = secret2("POST", &format!("http://test{path}?c4n4ry"));
+        for (name, value) in grpc::call_of(path).headers() {
+            call.headers_mut().insert(name, value.clone());
+        }
+        let metadata = "c4n4ry".parse().unwrap();
+        call.headers_mut().insert("x-c4n4ry-bin", metadata);
+        client.begin(call, message).open().rest().unwrap();
+    }
+    let mut call = secret2("POST", "http://test/echo/hang?c4n4ry");
+    call.headers_mut()
+        .insert("content-type", "application/grpc".parse().unwrap());
+    client.begin(call, message).reset();
+    gateway.kept_quiet_without_models(3);
+}
+
+#[test]
+fn secrets_that_pickers_are_told_stay_with_them() {
+    let picker = Picker::start(Play::Hang);
+    let server = Kept::start("one");
+    let manifests = external::manifests(&[picker.address], &[server.address], "");
+    let gateway = Watched::manifests(&(manifests + &external::patience("2")));
+    let picks = Play::Pick(server.address.to_string(), By::Both);
+    let mut requests = 0;
+    for (play, status) in [
+        (picks.clone(), 200),
+        (Play::Refuse(429, "c4n4ry"), 429),
+        (Play::Fail("13"), 503),
+        (picks.clone(), 200),
+        (Play::Pick("c4n4ry:80".to_owned(), By::Both), 503),
+        (Play::Nothing, 503),
+        (picks.clone(), 200),
+        (Play::Close, 503),
+    ] {
+        picker.plays(play.clone());
+        let ask = || post_with(gateway.address, ASKED, &prompt("llama", false), &FIELDS);
+        requests += 1;
+        if status == 200 {
+            // It may be held for broken by what was before.
+            wait_until(|| ask().status == 200);
+            continue;
+        }
+        let answer = ask();
+        assert_eq!(answer.status, status, "{play:?} {answer:?}");
+    }
+    picker.plays(picks);
+    gateway.kept_quiet_without_models(requests);
 }

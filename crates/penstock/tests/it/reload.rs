@@ -173,6 +173,54 @@ fn members_and_routes_follow_an_edit() {
     assert_eq!(ask(), "one");
 }
 
+/// A Pod of the pool `chat` at one of its ports.
+fn pod(name: &str, server: SocketAddr, more: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  uid: uid-{name}\n  \
+        labels: {{app: chat}}\n  annotations: {{inference.networking.k8s.io/active-ports: '{}'}}\n{more}\
+        status: {{podIP: {}, conditions: [{{type: Ready, status: 'True'}}]}}\n",
+        server.port(),
+        server.ip()
+    )
+}
+
+#[test]
+fn a_pod_that_is_deleted_gets_no_new_request_and_keeps_its_stream() {
+    let (server, other) = (Scripted::start(), echo("other"));
+    let ports = [server.address, other].map(|one| format!("{{number: {}}}", one.port()));
+    let base = [
+        GATEWAY.to_owned(),
+        route(
+            "chat",
+            &format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat")),
+        ),
+        pool("chat", "", &[]).replace("{number: 8000}", &ports.join(", ")),
+    ];
+    let base = base.concat();
+    let gateway = Configured::start(&(base.clone() + &pod("first", server.address, "")));
+    let mut held = Held::open(gateway.address);
+    server.say("first");
+    held.until("first");
+    let going = "  deletionTimestamp: '2026-01-01T00:00:00Z'\n";
+    let going = pod("first", server.address, going);
+    gateway.apply(&(base.clone() + &going));
+    assert_eq!(gateway.get("/").status, 503, "nobody takes new requests");
+    gateway.apply(&(base.clone() + &going + &pod("second", other, "")));
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").field("x-from"), Some("other"));
+    }
+    server.say("second");
+    held.until("second");
+    // And when the Pod is gone from the API before its last byte.
+    gateway.apply(&(base + &pod("second", other, "")));
+    server.say("[DONE]");
+    server.end();
+    held.until("[DONE]");
+    let mut rest = [0; 8];
+    held.0.read_exact(&mut rest).unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+}
+
 #[test]
 fn listeners_come_and_go_without_cutting_a_stream() {
     let server = Scripted::start();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
 /// A Gateway with HTTPS listeners (name, hostname, Secrets) and a route to an echo server.
-fn manifests(listeners: &[(&str, &str, &str)], more: &str) -> String {
+pub(crate) fn manifests(listeners: &[(&str, &str, &str)], more: &str) -> String {
     let mut text = String::from(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec:\n  \
         gatewayClassName: penstock\n  addresses: [{value: 127.0.0.1}]\n",

@@ -5,10 +5,11 @@ use crate::gateway::{connect, wait_until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 /// A server that grants every upgrade, greets at once, and echoes; on `/endless` it writes as much
-/// as it can. Counts bytes and connections that ended.
+/// as it can, on `/deaf` it reads nothing before the test says so. Counts bytes and connections that ended.
 fn server() -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     let counted = Arc::<[AtomicUsize; 2]>::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -25,6 +26,9 @@ fn server() -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     });
     (address, counted)
 }
+
+/// Whether the server reads on `/deaf`.
+static HEARS: AtomicBool = AtomicBool::new(false);
 
 fn talk(mut stream: TcpStream, bytes: &AtomicUsize) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -49,6 +53,16 @@ fn talk(mut stream: TcpStream, bytes: &AtomicUsize) -> std::io::Result<()> {
     if head.contains("/endless") {
         loop {
             bytes.fetch_add(stream.write(&[7; 16 << 10])?, Relaxed);
+        }
+    }
+    if head.contains("/deaf") {
+        wait_until(|| HEARS.load(Relaxed));
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return stream.write_all(b"bye"),
+                count => bytes.fetch_add(count, Relaxed),
+            };
         }
     }
     let mut buffer = [0; 4096];
@@ -135,7 +149,7 @@ fn a_client_that_does_not_read_holds_back_the_tunnel() {
     let (mut stream, _) = upgraded(gateway.address, "/endless", "websocket", "");
     wait_until(|| {
         let before = counted[0].load(Relaxed);
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         before > 0 && before == counted[0].load(Relaxed)
     });
     let held = counted[0].load(Relaxed);
@@ -144,6 +158,33 @@ fn a_client_that_does_not_read_holds_back_the_tunnel() {
     while counted[0].load(Relaxed) == held {
         stream.read_exact(&mut room).unwrap();
     }
+}
+
+#[test]
+fn a_server_that_does_not_read_holds_back_the_client() {
+    let (address, counted) = server();
+    let gateway = before(address);
+    let (mut stream, _) = upgraded(gateway.address, "/deaf", "websocket", "");
+    expect(&mut stream, "greetings");
+    // What sockets hold is what it may write: it stops.
+    let mut sent = 0;
+    stream
+        .set_write_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
+    let stopped = loop {
+        match stream.write(&[7; 16 << 10]) {
+            Ok(count) => sent += count,
+            Err(error) => break error.kind(),
+        }
+        assert!(sent < 64 << 20, "it takes it all");
+    };
+    assert_eq!(stopped, std::io::ErrorKind::WouldBlock);
+    assert!(sent < 24 << 20, "{sent} bytes under way");
+    // Then it reads, and all of it comes.
+    HEARS.store(true, Relaxed);
+    stream.shutdown(Shutdown::Write).unwrap();
+    expect(&mut stream, "bye");
+    assert_eq!(counted[0].load(Relaxed), sent);
 }
 
 #[test]

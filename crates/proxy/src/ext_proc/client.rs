@@ -440,5 +440,6 @@ fn silence(message: String) -> Broken {
 }
 
 fn lost(error: &h2::Error) -> Broken {
+    let error = shared::described(error);
     silence(format!("the connection broke: {error}"))
 }

@@ -137,7 +137,14 @@ async fn drive(origin: &Origin<'_>, mut driver: Driver, deadline: &Deadline, flo
                     streams.push(serve_stream(origin, opened));
                     continue;
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(ended) => {
+                    let error = ended.and_then(Result::err);
+                    let is_flood = flood.is_over() || error.is_some_and(|error| is_flood(&error));
+                    if is_flood && phase != Phase::Closing {
+                        origin.local.metrics.counted.floods.fetch_add(1, Relaxed);
+                    }
+                    return Poll::Ready(());
+                }
                 Poll::Pending => {}
             }
             return match late(cx, deadline, streams.is_empty(), &mut phase) {
@@ -157,6 +164,20 @@ async fn drive(origin: &Origin<'_>, mut driver: Driver, deadline: &Deadline, flo
         .await
         .is_some()
     {}
+}
+
+/// Whether the HTTP/2 code ended a connection for what it was made to hold or do: heads without end or
+/// of too many bytes, resets, windows beyond their maximum. See `h2/guard.rs` for the rest.
+fn is_flood(error: &h2::Error) -> bool {
+    let floods = [
+        Reason::ENHANCE_YOUR_CALM,
+        Reason::COMPRESSION_ERROR,
+        Reason::FLOW_CONTROL_ERROR,
+    ];
+    error.is_library()
+        && error
+            .reason()
+            .is_some_and(|reason| floods.contains(&reason))
 }
 
 enum Late {

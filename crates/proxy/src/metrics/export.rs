@@ -142,18 +142,24 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Result
 }
 
 fn tokens(encoder: &mut DescriptorEncoder<'_>, series: &Summed) -> fmt::Result {
-    let help = "Tokens by type, as the engines reported them or, where they did not, as counted";
+    let help = "Tokens by type, as the engines told them; estimated where they did not";
     let mut family =
         encoder.encode_descriptor("penstock_tokens", help, None, MetricType::Counter)?;
     for (key, list) in series {
         let sums = [
-            ("input", total(list, |one| &one.input_tokens)),
-            ("output", total(list, |one| &one.output_tokens)),
-            ("input_cached", total(list, |one| &one.cached_tokens)),
+            ("input", "false", total(list, |one| &one.input_tokens)),
+            ("output", "false", total(list, |one| &one.output_tokens)),
+            ("output", "true", total(list, |one| &one.estimated_tokens)),
+            (
+                "input_cached",
+                "false",
+                total(list, |one| &one.cached_tokens),
+            ),
         ];
-        for (name, sum) in sums {
+        for (name, estimated, sum) in sums {
             let [pool, model] = labels(key);
-            let labels = [pool, model, ("gen_ai_token_type", name)];
+            let kind = ("gen_ai_token_type", name);
+            let labels = [pool, model, kind, ("estimated", estimated)];
             Count(sum).encode(family.encode_family(&labels)?)?;
         }
     }
@@ -219,7 +225,7 @@ const COUNTERS: [(&str, &str, CountOf); 8] = [
     }),
     (
         "penstock_http2_floods",
-        "HTTP/2 connections closed for too many frames that cost more than they say",
+        "HTTP/2 connections closed for floods: frames, heads, resets or windows beyond what is bounded",
         |one| &one.floods,
     ),
     (

@@ -410,7 +410,7 @@ impl Reply {
         };
         let marks = matches!(
             self.api,
-            Api::ChatCompletions | Api::Completions | Api::Messages
+            Api::ChatCompletions | Api::Completions | Api::Responses | Api::Messages
         );
         let ended = self.reader.is_done() || self.reader.ends_at_close();
         let open = matches!(scan.ended(), Ended::Open);

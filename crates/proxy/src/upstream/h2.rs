@@ -216,9 +216,21 @@ async fn connect(
                 .push(connection.clone());
             return Ok(connection);
         }
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => described(&error),
         Err(_) => format!("no http/2 within {:?}", limits.handshake),
     };
     let message = format!("cannot connect to endpoint {}: {error}", endpoint.name);
     Err(Failure::new(Phase::Connect, Cause::ConnectFailed, message))
+}
+
+/// What broke, without the words of a GOAWAY: they may quote a request, and all who share the
+/// connection would read them.
+pub(crate) fn described(error: &h2::Error) -> String {
+    match error.reason() {
+        Some(reason) if error.is_go_away() => {
+            let by = if error.is_remote() { "told" } else { "found" };
+            format!("connection error {by}: {reason}")
+        }
+        _ => error.to_string(),
+    }
 }

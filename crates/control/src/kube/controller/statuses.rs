@@ -3,7 +3,7 @@
 use super::super::apply::Write;
 use super::super::status::{self, Beside};
 use super::{Controller, Subject, now};
-use config::{Kind, ObjectStatus};
+use config::{Condition, ConditionType, Kind, ObjectStatus, Reason, Truth};
 use std::ops::Bound::{Excluded, Unbounded};
 
 impl Controller {
@@ -24,26 +24,35 @@ impl Controller {
     /// Whether nothing is left to do until something is touched or a write is answered.
     fn write_status(&mut self, subject: &Subject, now: &str) -> bool {
         let (kind, name) = subject;
-        let judged = self.judged.as_ref().and_then(|all| all.get(subject));
-        let Some((status, (index, stored))) = judged.zip(self.store.of_kind(*kind, name)) else {
+        let Some(status) = self.judged.as_ref().and_then(|all| all.get(subject)) else {
             return true;
         };
-        let key = (index, name.clone());
-        if self.writes.holds(&key) {
+        let mut standing = self.store.all_of_kind(*kind, name);
+        if standing.any(|(index, _)| self.writes.holds(&(index, name.clone()))) {
             return false;
         }
         let Some((complete, beside)) = self.complete(status) else {
             return true;
         };
-        if let Some(status) = status::wanted(&complete, stored, &beside, now) {
-            let write = Write::Status {
+        let mut writes = Vec::new();
+        for (position, (index, stored)) in self.store.all_of_kind(*kind, name).enumerate() {
+            let wanted = match position {
+                0 => status::wanted(&complete, stored, &beside, now),
+                _ => status::wanted(&shadowed(&complete), stored, &Beside::default(), now),
+            };
+            let write = wanted.map(|status| Write::Status {
                 resource_version: stored.resource_version.clone(),
                 api_version: stored.api_version.clone(),
                 status,
-            };
+            });
+            writes.extend(write.map(|write| ((index, name.clone()), write)));
+        }
+        let mut is_done = true;
+        for (key, write) in writes {
+            is_done &= self.writes.has_room();
             self.writes.start(&self.client, key, write);
         }
-        true
+        is_done
     }
 
     /// What the compiler said, with what proxies and the cluster say; `None` for kinds that have no
@@ -58,5 +67,20 @@ impl Controller {
             _ => {}
         }
         Some((status, beside))
+    }
+}
+
+/// What is said of an object when one of its name in another API group is read in its place.
+fn shadowed(status: &ObjectStatus) -> ObjectStatus {
+    let (kind, name) = (status.kind, &status.name);
+    ObjectStatus {
+        conditions: vec![Condition {
+            condition_type: ConditionType::Accepted,
+            status: Truth::False,
+            reason: Reason::Conflicted,
+            message: format!("{kind} {name} of another API group is read in its place"),
+            path: String::new(),
+        }],
+        ..status.clone()
     }
 }

@@ -211,3 +211,46 @@ fn replicas_are_somebody_elses_to_change() {
     let (_, changed) = made(&with(4), Some(scaled));
     assert_eq!(changed["spec"]["replicas"], 4, "asked for anew");
 }
+
+#[test]
+fn parameters_say_what_proxies_run_as() {
+    let resources = json!({"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}});
+    let parameters = json!({
+        "image": "mirror.example/penstock:2", "resources": resources, "serviceType": "NodePort",
+    });
+    let (service, deployment) = made(&store(Value::Null, parameters), None);
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "mirror.example/penstock:2");
+    assert_eq!(container["resources"], resources);
+    assert_eq!(service["spec"]["type"], "NodePort");
+    // An address is what a load balancer is asked for.
+    assert_eq!(service["spec"].get("loadBalancerIP"), None);
+    assert_eq!(service["metadata"]["name"], "gw-penstock");
+
+    let (service, deployment) = made(&store(Value::Null, json!({})), None);
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "penstock:1");
+    assert_eq!(container.get("resources"), None);
+    assert_eq!(service["spec"]["type"], "LoadBalancer");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+}
+
+#[test]
+fn a_gateways_own_parameters_win_field_by_field() {
+    let reference = json!({"group": "penstock.dev", "kind": "GatewayParameters", "name": "own"});
+    let of_class = json!({"replicas": 3, "image": "of-class", "serviceType": "NodePort"});
+    let mut store = store(json!({"parametersRef": reference}), of_class);
+    let own = json!({
+        "apiVersion": "penstock.dev/v1alpha1", "kind": "GatewayParameters",
+        "metadata": {"name": "own", "namespace": "n"},
+        "spec": {"image": "own", "resources": {"limits": {"cpu": "4"}}},
+    });
+    let index = super::super::resources::position("penstock.dev", "GatewayParameters");
+    store.applied(index.unwrap(), own);
+    let (service, deployment) = made(&store, None);
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "own");
+    assert_eq!(container["resources"]["limits"]["cpu"], "4");
+    assert_eq!(deployment["spec"]["replicas"], 3);
+    assert_eq!(service["spec"]["type"], "NodePort");
+}

@@ -2,7 +2,7 @@
 
 use super::super::store::Store;
 use super::*;
-use config::{Compiler, Objects, Placement};
+use config::{CONTROLLER_NAME, Compiler, Objects, Placement};
 use serde_json::json;
 
 const NOW: &str = "2026-01-02T03:04:05Z";
@@ -199,6 +199,167 @@ fn a_pool_names_the_gateways_whose_routes_lead_to_it_and_forgets_them() {
     );
     let never = vec![class(), gateway(json!({})), pool(json!({}))];
     assert_eq!(written(never, Kind::InferencePool), None);
+}
+
+fn older_pool(status: Value) -> Value {
+    json!({
+        "apiVersion": "inference.networking.x-k8s.io/v1alpha2", "kind": "InferencePool",
+        "metadata": {"name": "older", "namespace": "n", "resourceVersion": "7", "generation": 5},
+        "spec": {"selector": {"app": "a"}, "targetPortNumber": 8000},
+        "status": status,
+    })
+}
+
+/// A route to the pool of either version.
+fn route_to_both() -> Value {
+    let mut route = route(json!({}));
+    let backends = &mut route["spec"]["rules"][0]["backendRefs"];
+    let older =
+        json!({"group": "inference.networking.x-k8s.io", "kind": "InferencePool", "name": "older"});
+    backends.as_array_mut().unwrap().push(older);
+    route
+}
+
+/// As the API server keeps a status whose definition has no field for the controller's name.
+fn unnamed(mut status: Value, entries: &str) -> Value {
+    for entry in status[entries].as_array_mut().unwrap() {
+        entry.as_object_mut().unwrap().remove("controllerName");
+    }
+    status
+}
+
+/// Entries of other controllers, with a name and without.
+fn foreign_entries() -> [Value; 2] {
+    let conditions = [condition("Accepted", "True", EARLIER)];
+    [
+        json!({"parentRef": {"name": "x"}, "controllerName": "example.com/other", "conditions": conditions}),
+        json!({"parentRef": {"name": "y", "namespace": "n"}, "conditions": conditions}),
+    ]
+}
+
+#[test]
+fn the_older_pool_beside_v1_forgets_its_gateways_too() {
+    let with = |route: Option<Value>, gateways: bool, status: Value| {
+        let gateway = gateways.then(|| gateway(json!({})));
+        let mut all = vec![class(), pool(json!({})), older_pool(status)];
+        all.extend(route.into_iter().chain(gateway));
+        written(all, Kind::InferencePoolV1Alpha2)
+    };
+    let status = with(Some(route_to_both()), true, json!({})).unwrap();
+    let ours = &status["parent"][0];
+    assert_eq!(ours["parentRef"]["name"], "gw");
+    assert_eq!(ours["controllerName"], CONTROLLER_NAME);
+    assert_eq!(ours["conditions"][0]["observedGeneration"], 5);
+    assert_eq!(ours["conditions"][0]["message"], "");
+    assert_eq!(with(Some(route_to_both()), true, status.clone()), None);
+
+    let [named, nameless] = foreign_entries();
+    let before = json!({"parent": [named, ours, nameless]});
+    let others = json!([named, nameless]);
+    // The last route goes, leads elsewhere, or its Gateway goes.
+    for (route, gateways) in [
+        (None, true),
+        (Some(route(json!({}))), true),
+        (Some(route_to_both()), false),
+    ] {
+        let status = with(route.clone(), gateways, before.clone()).unwrap();
+        assert_eq!(status["parent"], others, "{route:?}");
+        let alone = with(route, gateways, json!({"parent": [ours]})).unwrap();
+        assert_eq!(alone["parent"], json!([]));
+    }
+}
+
+#[test]
+fn the_older_pool_gives_way_to_v1_of_its_name() {
+    let mut same = older_pool(json!({}));
+    same["metadata"]["name"] = "pool".into();
+    let all = |pools: Vec<Value>| {
+        let rest = vec![class(), gateway(json!({})), route(json!({}))];
+        rest.into_iter().chain(pools).collect()
+    };
+    let status = written(all(vec![same.clone()]), Kind::InferencePoolV1Alpha2).unwrap();
+    assert_eq!(status["parent"].as_array().unwrap().len(), 1);
+    same["status"] = status;
+    let status = written(
+        all(vec![same, pool(json!({}))]),
+        Kind::InferencePoolV1Alpha2,
+    )
+    .unwrap();
+    assert_eq!(status["parent"], json!([]));
+}
+
+#[test]
+fn a_definition_without_a_field_for_our_name_is_enough() {
+    let upstream = json!({"parent": [parents::placeholder()]});
+    for (kind, entries, empty) in [
+        (
+            Kind::InferencePoolV1Alpha2,
+            "parent",
+            upstream["parent"].clone(),
+        ),
+        // Before v1.1 of the inference extension.
+        (Kind::InferencePool, "parents", json!([])),
+    ] {
+        let with = |route: Option<Value>, gateways: bool, status: &Value| {
+            let gateway = gateways.then(|| gateway(json!({})));
+            let mut all = match kind {
+                Kind::InferencePool => vec![class(), pool(status.clone())],
+                _ => vec![class(), older_pool(status.clone())],
+            };
+            all.extend(route.into_iter().chain(gateway));
+            written(all, kind)
+        };
+        let fresh = json!({entries: empty});
+        assert_eq!(with(None, true, &fresh), None, "unused");
+        let status = with(Some(route_to_both()), true, &fresh).unwrap();
+        assert_eq!(status[entries].as_array().unwrap().len(), 1, "{status}");
+        // The name is lost; the second write signs instead, and then there is nothing to write.
+        let status = with(Some(route_to_both()), true, &unnamed(status, entries)).unwrap();
+        let ours = unnamed(status, entries);
+        assert_eq!(with(Some(route_to_both()), true, &ours), None);
+        let ours = &ours[entries][0];
+        assert_eq!(
+            ours["conditions"][0]["message"],
+            format!("reported by {CONTROLLER_NAME}")
+        );
+
+        let [named, nameless] = foreign_entries();
+        let before = json!({entries: [named, ours, nameless]});
+        for (route, gateways) in [(None, true), (Some(route_to_both()), false)] {
+            let status = with(route.clone(), gateways, &before).unwrap();
+            assert_eq!(status[entries], json!([named, nameless]));
+            let alone = with(route, gateways, &json!({entries: [ours]})).unwrap();
+            assert_eq!(alone[entries], empty, "as it was before");
+        }
+    }
+}
+
+#[test]
+fn a_pool_says_that_its_route_is_refused() {
+    let mut refused = route(json!({}));
+    refused["spec"]["parentRefs"][0]["sectionName"] = "nowhere".into();
+    let all = |routes: Vec<Value>| {
+        let rest = vec![class(), gateway(json!({})), pool(json!({}))];
+        rest.into_iter().chain(routes).collect()
+    };
+    let status = written(all(vec![refused.clone()]), Kind::InferencePool).unwrap();
+    let accepted = &status["parents"][0]["conditions"][0];
+    assert_eq!(status["parents"][0]["parentRef"]["name"], "gw");
+    assert_eq!(
+        (&accepted["type"], &accepted["status"]),
+        (&json!("Accepted"), &json!("False"))
+    );
+    assert_eq!(accepted["reason"], "HTTPRouteNotAccepted");
+    assert!(
+        accepted["message"].as_str().unwrap().contains("n/r"),
+        "{accepted}"
+    );
+    // Another one is taken.
+    let mut taken = route(json!({}));
+    taken["metadata"]["name"] = "taken".into();
+    let status = written(all(vec![refused, taken]), Kind::InferencePool).unwrap();
+    assert_eq!(status["parents"].as_array().unwrap().len(), 1);
+    assert_eq!(status["parents"][0]["conditions"][0]["reason"], "Accepted");
 }
 
 #[test]

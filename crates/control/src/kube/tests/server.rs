@@ -32,6 +32,7 @@ struct State {
 }
 
 pub(super) struct Server {
+    url: http::Uri,
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
@@ -78,12 +79,13 @@ impl Target {
 
 impl Server {
     pub(super) async fn start() -> (Arc<Self>, kube::Client) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let server = Arc::new(Self {
+            url: url.parse().unwrap(),
             state: Mutex::default(),
             changed: watch::channel(()).0,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = server.clone();
         let tasks = TaskTracker::new();
         tasks.clone().spawn(async move {
@@ -97,8 +99,13 @@ impl Server {
                 tasks.spawn(connection.serve_connection(TokioIo::new(stream), service));
             }
         });
-        let config = kube::Config::new(url.parse().unwrap());
-        (server, kube::Client::try_from(config).unwrap())
+        let client = server.client();
+        (server, client)
+    }
+
+    /// A client whose connections belong to the runtime that this is called on.
+    pub(super) fn client(&self) -> kube::Client {
+        kube::Client::try_from(kube::Config::new(self.url.clone())).unwrap()
     }
 
     /// Adds or replaces objects, as a user would.

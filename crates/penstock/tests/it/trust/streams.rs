@@ -91,6 +91,12 @@ pub(super) const STREAMS: &[Stream] = &[
         false,
     ),
     (
+        "an expectation nobody knows",
+        &[METHOD, SCHEME, PATH, AUTHORITY, ("expect", "200-ok")],
+        b"hello",
+        false,
+    ),
+    (
         "a capital in a name",
         &[METHOD, SCHEME, PATH, AUTHORITY, ("X-a", "b")],
         b"",

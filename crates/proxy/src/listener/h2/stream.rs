@@ -376,7 +376,7 @@ fn fields(parts: &http::request::Parts) -> Result<Vec<(HeaderName, Bytes)>, Fail
     let mut cookies = Vec::new();
     for (name, value) in &parts.headers {
         match name {
-            &header::HOST | &header::CONTENT_LENGTH | &header::EXPECT => {}
+            &header::HOST | &header::CONTENT_LENGTH => {}
             &header::COOKIE => cookies.push(value.as_bytes()),
             name => fields.push((name.clone(), Bytes::copy_from_slice(value.as_bytes()))),
         }

@@ -106,7 +106,7 @@ pub(super) async fn drive(
     let mut connection = pin!(connection);
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.err().map(|error| error.to_string()));
+            return Poll::Ready(ended.err().map(|error| super::described(&error)));
         }
         let has_vanished = watch
             .as_mut()

@@ -183,7 +183,7 @@ impl Stream {
             _ if error.is_go_away() && self.incoming.is_none() => io::ErrorKind::ConnectionReset,
             _ => io::ErrorKind::ConnectionAborted,
         };
-        io::Error::new(kind, error)
+        io::Error::new(kind, super::described(&error))
     }
 }
 
