@@ -267,7 +267,7 @@ fn a_flood_of_handshakes_stops_no_stream() {
 }
 
 /// Handshakes that are ready at the same moment.
-const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 200;
 
 /// How many handshakes were ready when an open stream asked, and how many of them were computed
 /// before it had its answer.
