@@ -11,11 +11,20 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// What a client says first.
+pub(crate) fn hello(connector: &TlsConnector, host: &'static str) -> Vec<u8> {
+    let host = ServerName::try_from(host).unwrap();
+    let mut client = ClientConnection::new(connector.config().clone(), host).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
 
 /// A certificate and its key, in PEM.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 use crate::certificates::Authority;
 use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::crowd::{CROWD, Draws, Says, sent, server};
-use crate::gateway::{Answer, connect, free_address, get, read_answer, request, wait_until};
+use crate::gateway::{Answer, Ends, connect, free_address, get, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
 use crate::scripted::echo;
 use crate::servers::{CHAT, chat, json};
@@ -31,15 +31,6 @@ fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {
         }
     }
     count
-}
-
-/// Lets clients end with whoever holds it: also where a drill fails, which would wait for them.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
-    }
 }
 
 /// Whether the stream that is asked for ends with its end mark.

@@ -5,12 +5,12 @@
 //! `retries.rs`.
 
 use crate::configured::{GATEWAY, pool, route, to_pool};
-use crate::gateway::{Gateway, read_answer, wait_until};
+use crate::gateway::{Ends, Gateway, read_answer, wait_until};
 use crate::measures::{measured, promised};
 use crate::servers::{CHAT, Received, Server, chat, sent};
 use std::io::BufReader;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Clients that ask one request after the other.
@@ -85,12 +85,13 @@ fn drill(gateway: impl Fn(&[Server; 2]) -> Gateway, turn: impl Fn(&Server)) -> D
     bad.slow(1.0);
     bad.forget();
     let cured = Instant::now();
-    let (done, gateway) = (&AtomicUsize::new(0), &gateway);
+    let (goes_on, gateway) = (&AtomicBool::new(true), &gateway);
     std::thread::scope(|scope| {
+        let _ends = Ends(goes_on);
         for client in 0..CLIENTS {
             scope.spawn(move || {
                 for number in 0.. {
-                    if done.load(Relaxed) > 0 {
+                    if !goes_on.load(Relaxed) {
                         return;
                     }
                     is_served(gateway, 10_000 * (client + 1) + number);
@@ -98,7 +99,6 @@ fn drill(gateway: impl Fn(&[Server; 2]) -> Gateway, turn: impl Fn(&Server)) -> D
             });
         }
         wait_until(|| bad.received().iter().any(is_complete));
-        done.store(1, Relaxed);
     });
     let used_again = cured.elapsed();
     gateway.is_quiet();

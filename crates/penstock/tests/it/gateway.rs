@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything takes: a test that waits this long has failed.
@@ -135,6 +135,16 @@ pub(crate) fn mock(args: &[&str]) -> (Running, SocketAddr) {
     let running = Running(child);
     wait_until(|| TcpStream::connect(address).is_ok());
     (running, address)
+}
+
+/// Lets the threads of a drill go on until it ends, however it does: one that fails would wait for
+/// them.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 #[track_caller]

@@ -1,13 +1,14 @@
 //! TLS with clients: certificates by name, both versions of HTTP, client certificates, reloads,
 //! and handshakes that stall.
 
-use crate::certificates::{Authority, Certificate, Tls, get, handshake, is, shown};
+use crate::certificates::{Authority, Certificate, Tls, get, handshake, hello, is, shown};
 use crate::configured::{Configured, route, service};
-use crate::gateway::{free_address, wait_until};
+use crate::gateway::{Ends, Gateway, connect, free_address, wait_until};
 use crate::measures::measured;
 use crate::over2::{Http2, soon};
 use crate::scripted;
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
@@ -203,14 +204,15 @@ fn handshakes_that_stall_stop_nobody() {
     let authority = Authority::new();
     let good = authority.sign(&["a.example"]);
     let text = manifests(&[("a", "a.example", "a")], "") + &good.secret("a");
-    let gateway = Configured::start(&text);
+    // None is given up before all has been seen.
+    let gateway = Configured::start_with(&text, &["--limit", "handshake=5m"]);
     let connector = authority.client("http/1.1", None);
     let mut established = opened(&connector, gateway.address, "a.example");
     let stalled: Vec<_> = (0..300)
         .map(|number| {
-            let mut stream = crate::gateway::connect(gateway.address);
+            let mut stream = connect(gateway.address);
             if number % 2 == 0 {
-                std::io::Write::write_all(&mut stream, &[0x16, 3, 1, 2, 0]).unwrap();
+                stream.write_all(&[0x16, 3, 1, 2, 0]).unwrap();
             }
             stream
         })
@@ -239,12 +241,13 @@ fn a_flood_of_handshakes_stops_no_stream() {
     let gateway = Configured::start(&text);
     let connector = authority.client("http/1.1", None);
     let mut established = opened(&connector, gateway.address, "a.example");
-    let (over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (goes_on, made) = (AtomicBool::new(true), AtomicUsize::new(0));
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
+        let _ends = Ends(&goes_on);
         for _ in 0..6 {
             scope.spawn(|| {
-                while !over.load(Relaxed) {
+                while goes_on.load(Relaxed) {
                     opened(&connector, gateway.address, "a.example");
                     made.fetch_add(1, Relaxed);
                 }
@@ -257,11 +260,74 @@ fn a_flood_of_handshakes_stops_no_stream() {
             assert_eq!(answer.status, 200);
             slowest = slowest.max(asked.elapsed());
         }
-        over.store(true, Relaxed);
     });
     measured("tls_flood_handshakes", made.load(Relaxed) as f64);
     measured("tls_flood_slowest_ms", slowest.as_secs_f64() * 1e3);
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+/// Handshakes that are ready at the same moment.
+const AT_ONCE: usize = 200;
+
+/// How many handshakes were ready when an open stream asked, and how many of them were computed
+/// before it had its answer.
+fn computed_meanwhile(gateway: &Gateway, hello: &[u8], open: &mut Tls) -> (usize, usize) {
+    let (last, begun) = hello.split_last().unwrap();
+    let mut clients: Vec<TcpStream> = (0..AT_ONCE)
+        .map(|_| {
+            let mut client = connect(gateway.address);
+            client.set_nodelay(true).unwrap();
+            client.write_all(begun).unwrap();
+            client
+        })
+        .collect();
+    wait_until(|| gateway.metric("penstock_connections_open") > AT_ONCE as f64);
+    for client in &mut clients {
+        client.write_all(&[*last]).unwrap();
+        client.set_nonblocking(true).unwrap();
+    }
+    let computed = || {
+        let has_answer = |client: &&TcpStream| client.peek(&mut [0]).is_ok();
+        clients.iter().filter(has_answer).count()
+    };
+    let before = computed();
+    // The gateway answers this itself.
+    let answer = soon(get(open, "a.example", "/v1/models")).unwrap();
+    let after = computed();
+    assert_eq!(answer.status, 200);
+    drop(clients);
+    wait_until(|| gateway.metric("penstock_connections_open") <= 1.0);
+    (AT_ONCE - before, after - before)
+}
+
+#[test]
+fn handshakes_that_come_at_once_take_turns_with_streams() {
+    let authority = Authority::new();
+    let good = authority.sign(&["a.example"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = (file("cert.pem", &good.chain), file("key.pem", &good.key));
+    let text = format!(
+        "tls: {{certificate: {certificate}, key: {key}}}\n\
+        pools: [{{name: web, endpoints: ['http://{}']}}]\n",
+        scripted::echo("web")
+    );
+    // One worker: all of it is on one thread.
+    let gateway = Gateway::plain(&text, &[]);
+    let connector = authority.client("http/1.1", None);
+    let mut open = opened(&connector, gateway.address, "a.example");
+    let hello = hello(&connector, "a.example");
+    // A machine that has no time for the client shows nothing: then once more.
+    let mut seen = Vec::new();
+    let are_few = |(ready, computed): (usize, usize)| ready > AT_ONCE / 2 && computed < ready / 2;
+    while seen.len() < 5 && !seen.last().copied().is_some_and(are_few) {
+        seen.push(computed_meanwhile(&gateway, &hello, &mut open));
+    }
+    assert!(seen.last().copied().is_some_and(are_few), "{seen:?}");
 }
 
 #[test]
