@@ -80,7 +80,8 @@ kubectl *ARGS:
 in-cluster *ARGS:
     conformance/run inside {{ ARGS }}
 
-# Upstream conformance suites: just conformance [gie|gateway] [--test NAME] [--peer envoy-gateway]
+# Upstream conformance suites: just conformance [gie|gateway] [--test NAME] [--peer envoy-gateway]; one test
+# runs in the cluster that `just cluster` keeps, if there is one
 conformance *ARGS:
     conformance/run run {{ ARGS }}
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The conformance stage of continuous integration: unit tests of the harness, a cluster in which the
-# base manifests of both suites become ready, both suites against Penstock, and what no suite looks at.
-# Eight minutes once built, two of them for GatewayWeightedAcrossTwoInferencePools, which waits for chance.
+# The conformance stage of continuous integration: unit tests of the harness, runs that are interrupted, a
+# cluster in which the base manifests of both suites become ready, both suites against Penstock, and what
+# no suite looks at.
+# Ten minutes once built, two of them for GatewayWeightedAcrossTwoInferencePools, which waits for chance.
 # Exit code 77 when this machine cannot run it, with the reason.
 set -euo pipefail
 
@@ -21,7 +22,7 @@ unshare --net --mount --pid --fork true 2>/dev/null || cannot 'new namespaces ar
 "$here/install.sh"
 unshare --net ip link add probe type bridge 2>/dev/null || cannot 'no network bridge can be made (CAP_NET_ADMIN is needed)'
 # Vetting would compile Kubernetes a second time; the packages under test do without it.
-(cd "$here/cluster" && test -z "$(gofmt -l .)" && go test -vet=off -p 2 ./agent ./sandbox ./suite ./harness)
+(cd "$here/cluster" && test -z "$(gofmt -l .)" && go test -vet=off -p 2 ./agent ./audit ./sandbox ./suite ./harness)
 # Each in a cluster of its own; one that fails does not keep the others from telling more, and its logs
 # are put aside before the next one takes their place.
 failed=()
@@ -33,6 +34,7 @@ part() {
   cp -r "$data/last" "$data/failed/${*: -1}"
   echo "FAILED conformance/run $*; logs kept in $data/failed/${*: -1}"
 }
+part interrupt
 part ci
 part run gateway
 part run gie

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -11,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"penstock/conformance/cluster/audit"
 )
 
 // lastGrace is what containers get when the whole cluster ends.
@@ -18,6 +22,10 @@ const lastGrace = 2 * time.Second
 
 // refreshPeriod is how often tokens are looked at; Secrets and ConfigMaps are refreshed at once.
 const refreshPeriod = 30 * time.Second
+
+// AddressLog is the file of the agent's state in which each Pod is named with its address, which is never
+// another's.
+const AddressLog = "addresses.log"
 
 // pod is one Pod on this node, from its binding until nothing of it is left.
 type pod struct {
@@ -156,11 +164,32 @@ func (p *pod) connect() error {
 		}
 		p.netns = "/run/netns/" + name
 	}
+	if err := p.record(ip); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	p.ip = ip
 	p.mu.Unlock()
 	p.report()
 	return p.writeNames()
+}
+
+// record says in AddressLog which Pod has the address: only thus an audit log, which knows addresses,
+// can be asked about Pods that have gone.
+func (p *pod) record(ip string) error {
+	file, err := os.OpenFile(filepath.Join(p.agent.State, AddressLog), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	var images []string
+	for _, c := range p.containers {
+		images = append(images, c.spec.Image)
+	}
+	line, err := json.Marshal(audit.Pod{IP: ip, Namespace: p.namespace, Name: p.name, Account: p.object.Spec.ServiceAccountName, Images: images})
+	if err == nil {
+		_, err = file.Write(append(line, '\n'))
+	}
+	return errors.Join(err, file.Close())
 }
 
 // writeNames writes the files by which a container finds names.

@@ -17,9 +17,10 @@ import (
 // bench is a running cluster and what was asked for.
 type bench struct {
 	options
-	cluster *supervise.Cluster
-	class   string // the GatewayClass to test
-	bare    bool   // nothing implements the class
+	cluster  *supervise.Cluster
+	class    string // the GatewayClass to test
+	bare     bool   // nothing implements the class
+	attached bool   // the cluster is somebody else's
 }
 
 // inside is the harness itself, in its own namespaces: cluster, gateway, suites, and the end of all.
@@ -62,6 +63,12 @@ func (b *bench) do(ctx context.Context) (int, error) {
 		return b.keepUp(ctx)
 	case "node":
 		return b.checkNode(ctx)
+	case "stay":
+		if code, err := b.checkNode(ctx); err != nil {
+			return code, err
+		}
+		<-ctx.Done()
+		return 1, context.Cause(ctx)
 	case "base":
 		return b.checkBase(ctx)
 	case "trials", "scale":
@@ -83,6 +90,7 @@ func (o *options) imageTable() string {
 		"echo-basic=" + filepath.Join(o.binaries, "echo-basic"),
 		"lwepp=" + filepath.Join(o.binaries, "lwepp") + "@65532",
 		"coredns=" + filepath.Join(o.binaries, "coredns"),
+		"digest-server=" + filepath.Join(o.binaries, "harness") + " digest",
 		selftest.Programs,
 	}
 	if o.penstock != "" {
@@ -107,6 +115,15 @@ func (o *options) imageTable() string {
 func (b *bench) keepUp(ctx context.Context) (int, error) {
 	if err := b.install(ctx); err != nil {
 		return 1, err
+	}
+	if b.peer == "" && !b.bare {
+		loaded, err := digestOf(b.penstock)
+		if err != nil {
+			return 1, err
+		}
+		if err := os.WriteFile(filepath.Join(b.upDir(), loadedFile), []byte(loaded), 0o644); err != nil {
+			return 1, err
+		}
 	}
 	fmt.Println("the cluster is up; in another terminal: just kubectl get pods -A, or just in-cluster curl ...; Ctrl-C ends it")
 	<-ctx.Done()

@@ -1,6 +1,6 @@
 // The harness: starts a cluster as processes, runs the upstream conformance suites in it and ends it
 // without a trace. The same program is also the parts that are simulated: the node's agent, the
-// first process of a container, and stand-ins for two images. See ../../README.md.
+// first process of a container, and stand-ins for three images. See ../../README.md.
 package main
 
 import (
@@ -18,15 +18,18 @@ import (
 	"penstock/conformance/cluster/supervise"
 )
 
-const usage = `usage: harness up | node | base | ci | trials | scale | run SUITE... [flags]
+const usage = `usage: harness up | node | stay | base | ci | interrupt | trials | scale | run SUITE... | again SUITE --test NAME [flags]
 
-up     keep a cluster running until Ctrl-C
-node   check what the simulated node promises to Pods
-base   show that the suites' base manifests become ready, without any gateway
-ci     node and base in one cluster
-scale  how fast many routes are served, and what they cost
-trials upstream's guides and what no suite tests, with our gateway
-run    run the suites
+up        keep a cluster running until Ctrl-C
+node      check what the simulated node promises to Pods
+stay      the same, and then stay until somebody ends it
+base      show that the suites' base manifests become ready, without any gateway
+ci        node and base in one cluster
+interrupt show that a run leaves nothing behind, whoever ends it
+scale     how fast many routes are served, and what they cost
+trials    upstream's guides and what no suite tests, with our gateway
+run       run the suites
+again     run one test in the cluster that up keeps, from inside it, with the product as it is now
 
 `
 
@@ -39,8 +42,12 @@ func main() {
 		command = os.Args[1]
 	}
 	switch command {
-	case "up", "node", "base", "ci", "trials", "scale", "run":
+	case "up", "node", "stay", "base", "ci", "trials", "scale", "run":
 		os.Exit(outside(os.Args[1:]))
+	case "interrupt":
+		os.Exit(interrupt(os.Args[1:]))
+	case "again":
+		os.Exit(again(os.Args[1:]))
 	case "first":
 		os.Exit(supervise.First(append([]string{"inside"}, os.Args[2:]...)))
 	case "inside":
@@ -49,6 +56,8 @@ func main() {
 		os.Exit(runAgent(os.Args[2:]))
 	case "container":
 		sandbox.Enter()
+	case "digest":
+		os.Exit(serveDigests())
 	case "sleep":
 		<-untilSignal().Done()
 	default:
@@ -64,25 +73,33 @@ func outside(arguments []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return supervise.ExitUsage
 	}
-	if err := os.MkdirAll(options.logs, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	lock, err := os.OpenFile(filepath.Join(options.logs, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := lockLogs(options.logs)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer lock.Close()
-	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		fmt.Fprintf(os.Stderr, "another run is under way (process %s holds %s): wait for it or end it\n", readPid(options.logs), lock.Name())
-		return 1
-	}
 	pidFile := filepath.Join(options.logs, "pid")
 	defer os.Remove(pidFile)
 	return supervise.Outside(arguments, func(pid int) error {
 		return os.WriteFile(pidFile, fmt.Appendln(nil, pid), 0o644)
 	})
+}
+
+// lockLogs makes the directory of the logs this run's alone, until the file is closed.
+func lockLogs(logs string) (*os.File, error) {
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(logs, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		lock.Close()
+		return nil, fmt.Errorf("another run is under way (process %s holds %s): wait for it or end it", readPid(logs), lock.Name())
+	}
+	return lock, nil
 }
 
 func readPid(logs string) string {

@@ -86,6 +86,9 @@ func (o *options) check() error {
 	if o.test != "" && len(o.suites) != 1 && o.command != "trials" {
 		return fmt.Errorf("--test needs the name of its suite: gie or gateway")
 	}
+	if o.command == "again" && o.test == "" {
+		return fmt.Errorf("only one test runs in a cluster that is up: --test NAME")
+	}
 	if o.accept && o.test != "" {
 		return fmt.Errorf("--accept needs a run of the whole suite, without --test")
 	}

@@ -16,6 +16,8 @@ func TestOptions(t *testing.T) {
 		{[]string{"run", "gie", "--test", "X"}, 1, true},
 		{[]string{"run", "--test", "X", "gateway"}, 1, true},
 		{[]string{"run", "--test", "X"}, 2, false},
+		{[]string{"again", "gateway", "--test", "X"}, 1, true},
+		{[]string{"again", "gateway"}, 1, false},
 		{[]string{"run", "other"}, 0, false},
 		{[]string{"run", "--peer", "nobody"}, 2, false},
 		{[]string{"run", "--unknown"}, 0, false},

@@ -33,6 +33,11 @@ func (b *bench) install(ctx context.Context) error {
 	if _, err := b.cluster.Kubectl(ctx, "", "apply", "--server-side", "-k", kustomize); err != nil {
 		return fmt.Errorf("apply deploy/kustomize: %w", err)
 	}
+	if b.attached {
+		if err := b.reload(ctx); err != nil {
+			return err
+		}
+	}
 	return b.waitForGateway(ctx)
 }
 

@@ -35,6 +35,11 @@ func (b *bench) runSuites(ctx context.Context) (int, error) {
 			code = 1
 		}
 	}
+	if b.peer == "" && !b.bare && !b.attached {
+		if err := identities(); err != nil {
+			return 1, err
+		}
+	}
 	return code, nil
 }
 

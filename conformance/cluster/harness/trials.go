@@ -20,6 +20,7 @@ func (b *bench) runTrials(ctx context.Context) (int, error) {
 	bed := trials.Bed{
 		Kubectl: b.cluster.Kubectl, Guides: filepath.Join(b.data, "guides"), Only: b.test, Long: b.long,
 		Repo: b.repo, Binaries: b.binaries, Penstock: b.penstock, Kubeconfig: supervise.Kubeconfig("admin"), Cluster: b.cluster,
+		Identities: identities,
 	}
 	if b.command == "scale" {
 		return 0, trials.Scale(ctx, bed)

@@ -60,6 +60,9 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	return c, nil
 }
 
+// Attach is a cluster that another process started, as seen from inside it: there is only Kubectl to it.
+func Attach(options Options) *Cluster { return &Cluster{options: options} }
+
 // start starts a part and waits until it is ready.
 func (c *Cluster) start(ctx context.Context, name string, ready func(*process) bool, argv ...string) error {
 	p, err := startProcess(StateDir, name, c.Failed, argv...)

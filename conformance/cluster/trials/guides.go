@@ -162,7 +162,9 @@ func adapterRollout(ctx context.Context, b Bed) error {
 		return fmt.Errorf("the guide's second manifest has no weights:\n%s", blocks[1])
 	}
 	half := strings.NewReplacer("weight: 90", "weight: 50", "weight: 10", "weight: 50").Replace(blocks[1])
-	all := before + "      targets:\n        - modelRewrite: \"small-segment-lora-v2\"\n          weight: 100\n"
+	// Upstream's definitions refuse a weight of 0, ours take it: the old adapter stays named and gets nothing.
+	all := before + "      targets:\n        - modelRewrite: \"small-segment-lora-v1\"\n          weight: 0\n" +
+		"        - modelRewrite: \"small-segment-lora-v2\"\n          weight: 100\n"
 	return b.roll(ctx, []step{{blocks[0], 0, 0}, {blocks[1], 1, 25}, {half, 30, 70}, {all, 100, 100}}, func() (int, error) {
 		received, err := b.asked(ctx, address, "small-segment-lora", 100, qwenServers)
 		first, second := received["small-segment-lora-v1"], received["small-segment-lora-v2"]

@@ -3,8 +3,6 @@ package trials
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,22 +29,33 @@ spec:
   rules: [{backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: servers}]}]
 `
 
-// underLoad runs what with questions coming in all the time, from before it to after it; killed says that
-// it kills servers.
-func underLoad(ctx context.Context, b Bed, killed bool, what func(context.Context) error) error {
+// staged applies the stage, waits until it answers, and returns where.
+func (b Bed) staged(ctx context.Context) (string, error) {
 	if err := b.apply(ctx, stage); err != nil {
-		return err
+		return "", err
 	}
 	if err := b.rolledOut(ctx, outages, "servers"); err != nil {
-		return err
+		return "", err
 	}
 	address, err := b.address(ctx, outages, "gateway")
 	if err != nil {
+		return "", err
+	}
+	return address, retry.Until(ctx, patience, func() error { return chat(ctx, address, model) })
+}
+
+// underLoad runs what with questions coming in all the time, from before it to after it; killed says that
+// it kills servers.
+func underLoad(ctx context.Context, b Bed, killed bool, what func(context.Context) error) error {
+	address, err := b.staged(ctx)
+	if err != nil {
 		return err
 	}
-	if err := retry.Until(ctx, patience, func() error { return chat(ctx, address, model) }); err != nil {
-		return err
-	}
+	return loaded(ctx, address, model, killed, what)
+}
+
+// loaded does what underLoad does where somebody has set the stage, with questions for a model.
+func loaded(ctx context.Context, address, model string, killed bool, what func(context.Context) error) error {
 	load := startLoad(ctx, address, model, killed)
 	wait(ctx, time.Second)
 	happened := what(ctx)
@@ -106,7 +115,7 @@ func blackout(ctx context.Context, b Bed) error {
 				return err
 			}
 		}
-		return b.rolledOut(ctx, "penstock-system", "penstock-controller")
+		return b.rolledOut(ctx, controllers, "penstock-controller")
 	})
 }
 
@@ -160,10 +169,7 @@ func routeChanges(ctx context.Context, b Bed) error {
 	return underLoad(ctx, b, false, func(ctx context.Context) error {
 		end := time.Now().Add(b.long(100 * time.Second))
 		for number := 0; time.Now().Before(end); number++ {
-			route := fmt.Sprintf(`{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: outages},
-spec: {parentRefs: [{name: gateway}], rules: [{matches: [{path: {value: /other-%d}}],
-filters: [{type: RequestRedirect, requestRedirect: {hostname: elsewhere.example}}]}]}}`, number)
-			if err := b.apply(ctx, route); err != nil {
+			if err := b.apply(ctx, changing(fmt.Sprintf("/other-%d", number))); err != nil {
 				return err
 			}
 			wait(ctx, time.Second)
@@ -171,57 +177,4 @@ filters: [{type: RequestRedirect, requestRedirect: {hostname: elsewhere.example}
 		_, err := b.Kubectl(ctx, "", "delete", "httproute/other", "-n", outages)
 		return err
 	})
-}
-
-// idle looks for writes when there is nothing to write.
-func idle(ctx context.Context, b Bed) error {
-	wait(ctx, 3*time.Second) // what the trials before began comes to its end
-	var before string
-	err := retry.Until(ctx, patience, func() error {
-		first, err := b.versions(ctx)
-		if err != nil {
-			return err
-		}
-		wait(ctx, 2*time.Second)
-		before, err = b.versions(ctx)
-		if err == nil && first != before {
-			err = fmt.Errorf("the cluster does not come to rest:\n%s", difference(first, before))
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	wait(ctx, b.long(60*time.Second))
-	after, err := b.versions(ctx)
-	if err == nil && before != after {
-		err = fmt.Errorf("something was written:\n%s", difference(before, after))
-	}
-	return err
-}
-
-// versions are those of everything that we could write, but Leases.
-//
-// The pickers of upstream's guides sleep, so their Pods never come to rest; and some trials leave
-// namespaces behind that are still on their way out.
-func (b Bed) versions(ctx context.Context) (string, error) {
-	kinds := "gatewayclasses,gateways,httproutes,backendtlspolicies,inferencepools.inference.networking.k8s.io," +
-		"inferencepools.inference.networking.x-k8s.io,inferencemodels,inferenceobjectives.inference.networking.x-k8s.io,gatewayparameters," +
-		"services,configmaps,secrets,serviceaccounts,deployments.apps,endpointslices.discovery.k8s.io,pods"
-	text, err := b.Kubectl(ctx, "", "get", "-A", kinds, "-o", `jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}`)
-	lines := strings.SplitAfter(text, "\n")
-	lines = slices.DeleteFunc(lines, func(line string) bool {
-		return strings.Contains(line, "-epp") || strings.Contains(line, " drift/") || strings.Contains(line, " parents/")
-	})
-	return strings.Join(lines, ""), err
-}
-
-func difference(before, after string) string {
-	var lines []string
-	for _, line := range strings.Split(after, "\n") {
-		if !strings.Contains(before, line+"\n") {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\n")
 }

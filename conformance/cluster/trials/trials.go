@@ -24,6 +24,7 @@ type Bed struct {
 	Penstock   string // the product's binary
 	Kubeconfig string // the administrator's
 	Cluster    Outages
+	Identities func() error // says an error if one of our Pods spoke to the API server as whom it should not, or was refused
 }
 
 // Outages are what can be done to the cluster itself.
@@ -50,12 +51,19 @@ var all = []trial{
 	{"restarts", "a rolling restart of all servers and of all proxies fails no question", restarts},
 	{"route-changes", "a route that changes every second fails no question elsewhere", routeChanges},
 	{"drift", "changes by hand are undone, but for the number of proxies; every address asked for is served", drift},
+	{"leader", "the controller that writes is killed: a route changed meanwhile is served and judged, and no question fails", leader},
+	{"pickers", "upstream's picker chooses for pools; when it is dead, FailOpen loses no byte and FailClose says so", upstreamPicker},
+	{"definitions", "definitions that are deleted in use fail no question, and are used again once they are back", definitions},
 	{"idle", "at rest nothing is written but Leases", idle},
 	{"documentation", "docs/kubernetes.md does what it says, from pool to uninstall", documentation},
+	{"identities", "all that was asked of the API server was asked under the controller's own account, and allowed", identities},
 }
 
 // patience bounds each step. All take a few seconds, unless the machine is busy elsewhere.
 const patience = 90 * time.Second
+
+// identities looks at what all trials before it did.
+func identities(_ context.Context, b Bed) error { return b.Identities() }
 
 // Run runs the trials and reports each.
 func Run(ctx context.Context, bed Bed) (passed, failed int, err error) {

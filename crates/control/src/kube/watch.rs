@@ -19,6 +19,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How long a deletion waits for others, and most events that are taken together then.
 const GATHER: Duration = Duration::from_millis(10);
 const TOGETHER: usize = 256;
+/// How often a definition is asked for when nobody answers.
+const MOST_ASKED: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -38,9 +40,11 @@ pub(super) async fn follow(client: Client, index: usize, events: mpsc::Sender<Ev
     let Some(watched) = WATCHED.get(index) else {
         return;
     };
+    let mut was_listed = false;
     loop {
         for version in watched.versions {
             let mut following = Following {
+                was_listed: &mut was_listed,
                 client: client.clone(),
                 watched,
                 version,
@@ -72,6 +76,8 @@ struct Following<'a> {
     version: &'static str,
     index: usize,
     events: &'a mpsc::Sender<Event>,
+    /// With whatever version, at any time.
+    was_listed: &'a mut bool,
     listing: Vec<Value>,
     wait: Duration,
 }
@@ -135,7 +141,19 @@ impl Following<'_> {
                 self.listing.extend(self.value(object));
                 return Ok(());
             }
-            watcher::Event::InitDone => Event::Listed(index, std::mem::take(&mut self.listing)),
+            // The API server ends the watches of a definition that is going; a list then has what is left.
+            watcher::Event::InitDone
+                if *self.was_listed
+                    && self.watched.is_custom()
+                    && self.is_definition_going().await =>
+            {
+                self.listing.clear();
+                return Ok(());
+            }
+            watcher::Event::InitDone => {
+                *self.was_listed = true;
+                Event::Listed(index, std::mem::take(&mut self.listing))
+            }
             watcher::Event::Apply(object) => match self.value(object) {
                 Some(value) => Event::Applied(index, value),
                 None => return Ok(()),
@@ -163,14 +181,23 @@ impl Following<'_> {
         let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
         let resource = ApiResource::from_gvk_with_plural(&kind, "customresourcedefinitions");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        match api.get_metadata_opt(&self.watched.definition()).await {
-            Ok(Some(definition)) => definition.metadata.deletion_timestamp.is_some(),
-            Ok(None) => true,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read a definition; its objects count as deleted");
-                false
+        let mut wait = FIRST_WAIT;
+        for _ in 0..MOST_ASKED {
+            match api.get_metadata_opt(&self.watched.definition()).await {
+                Ok(Some(definition)) => return definition.metadata.deletion_timestamp.is_some(),
+                Ok(None) => return true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read a definition");
+                    if matches!(error, kube::Error::Api(_)) {
+                        break;
+                    }
+                }
             }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
         }
+        tracing::warn!("objects count as deleted, not as gone with their definition");
+        false
     }
 }
 
