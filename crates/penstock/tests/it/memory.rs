@@ -243,7 +243,7 @@ fn what_there_is_no_memory_for_says_so_and_known_connections_are_served() {
         "pools:\n  - {{name: chat, endpoints: [http://{endless}]}}\n  \
         - {{name: tight, endpoints: [http://{endless}], models: [tight], saturationSeconds: 0.0001}}\n"
     );
-    let gateway = Gateway::plain(&plain, &["--memory-limit", "48MiB"]);
+    let gateway = Gateway::plain(&plain, &["--memory-limit", "64MiB"]);
     let models = b"GET /v1/models HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut kept = BufReader::new(connect(gateway.address));
     let is_served = |kept: &mut BufReader<std::net::TcpStream>| {
