@@ -23,34 +23,58 @@ pub fn chain_seed(model: &str, cache_salt: Option<&str>) -> u64 {
 /// no hash. Copies at most one block per border between pieces.
 pub fn block_hashes<'a>(seed: u64, prompt: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u64>) {
     let mut chain = seed;
-    let mut carried = [0u8; BLOCK_BYTES];
-    let mut carried_bytes = 0;
     let mut push = |block: &[u8]| {
         chain = fold(chain, xxh3_64(block));
         out.push(chain);
     };
+    // What is left of a piece is copied only when another follows.
+    let mut left: &[u8] = &[];
+    let mut border = Border::default();
     for mut piece in prompt {
-        if carried_bytes > 0 {
-            let space = carried.get_mut(carried_bytes..).unwrap_or_default();
-            let taken = space.len().min(piece.len());
-            let (head, rest) = piece.split_at(taken);
-            for (to, from) in space.iter_mut().zip(head) {
-                *to = *from;
-            }
-            carried_bytes += taken;
+        if border.bytes > 0 || !left.is_empty() {
+            border.take(left);
+            left = &[];
+            let (head, rest) = piece.split_at(border.space().min(piece.len()));
+            border.take(head);
             piece = rest;
-            if carried_bytes < BLOCK_BYTES {
+            if border.space() > 0 {
                 continue;
             }
-            push(&carried);
+            push(&border.block);
+            border.bytes = 0;
         }
         let mut blocks = piece.chunks_exact(BLOCK_BYTES);
         blocks.by_ref().for_each(&mut push);
-        let rest = blocks.remainder();
-        for (to, from) in carried.iter_mut().zip(rest) {
-            *to = *from;
+        left = blocks.remainder();
+    }
+}
+
+/// The beginning of a block whose end is in the next piece.
+struct Border {
+    block: [u8; BLOCK_BYTES],
+    bytes: usize,
+}
+
+impl Default for Border {
+    fn default() -> Self {
+        Self {
+            block: [0; BLOCK_BYTES],
+            bytes: 0,
         }
-        carried_bytes = rest.len();
+    }
+}
+
+impl Border {
+    fn space(&self) -> usize {
+        BLOCK_BYTES - self.bytes
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        let space = self.block.get_mut(self.bytes..).unwrap_or_default();
+        if let Some(space) = space.get_mut(..part.len()) {
+            space.copy_from_slice(part);
+            self.bytes += part.len();
+        }
     }
 }
 

@@ -28,6 +28,7 @@ mod serve;
 mod socket;
 mod tls;
 mod tunnel;
+mod turns;
 mod upstream;
 mod worker;
 

@@ -61,7 +61,28 @@ impl Outcome {
     }
 }
 
-/// A histogram over [`SECONDS`] that one thread writes.
+/// [`SECONDS`] in microseconds.
+const MICROS: [u64; SECONDS.len()] = {
+    let mut micros = [0; SECONDS.len()];
+    let mut at = 0;
+    while at < SECONDS.len() {
+        #[expect(clippy::indexing_slicing, reason = "`at` is below the length of both")]
+        let bound = &mut micros[at];
+        #[expect(clippy::indexing_slicing, reason = "`at` is below the length of both")]
+        let seconds = SECONDS[at];
+        *bound = (seconds * 1e6) as u64;
+        at += 1;
+    }
+    micros
+};
+
+/// Adds to a counter that this thread alone writes: without the locked instruction that it takes
+/// where several do.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
+}
+
+/// A histogram over [`SECONDS`].
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
     buckets: [AtomicU64; SECONDS.len() + 1],
@@ -69,14 +90,25 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    pub(crate) fn record(&self, from: Micros, to: Micros) {
-        let us = to.0.saturating_sub(from.0);
-        let seconds = us as f64 / 1e6;
-        let bucket = SECONDS.partition_point(|bound| *bound < seconds);
-        if let Some(bucket) = self.buckets.get(bucket) {
+    /// By the one thread that writes it.
+    pub(crate) fn record(&self, us: u64) {
+        if let Some(bucket) = self.bucket(us) {
+            add(bucket, 1);
+        }
+        add(&self.sum_us, us);
+    }
+
+    /// By one of several threads that write it.
+    pub(crate) fn record_shared(&self, us: u64) {
+        if let Some(bucket) = self.bucket(us) {
             bucket.fetch_add(1, Relaxed);
         }
         self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    fn bucket(&self, us: u64) -> Option<&AtomicU64> {
+        self.buckets
+            .get(MICROS.partition_point(|bound| *bound < us))
     }
 
     /// Upper bounds with the count of each, and the sum in seconds.
@@ -127,7 +159,15 @@ pub(crate) struct Counted {
 #[derive(Debug)]
 pub(crate) struct WorkerMetrics {
     pub(crate) counted: Arc<Counted>,
-    known: RefCell<FxHashMap<u64, Arc<Series>>>,
+    known: RefCell<Known>,
+}
+
+/// The series that a worker has met.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where each pair of pool and model, hashed, is in `list`.
+    places: FxHashMap<u64, usize>,
+    list: Vec<Arc<Series>>,
 }
 
 /// All workers' counters.
@@ -167,56 +207,55 @@ impl Metrics {
 impl WorkerMetrics {
     /// Counts a finished request.
     pub(crate) fn count(&self, exchange: &Exchange) {
-        let series = self.series(exchange);
+        let mut known = self.known.borrow_mut();
+        let at = self.series(&mut known, exchange);
+        let Some(series) = known.list.get(at) else {
+            return;
+        };
         let outcome = Outcome::of(exchange);
         if let Some(counter) = series.outcomes.get(outcome as usize) {
-            counter.fetch_add(1, Relaxed);
+            add(counter, 1);
         }
         let times = &exchange.timings;
-        series.duration.record(times.started, times.ended);
-        series.bytes_out.fetch_add(exchange.response.bytes, Relaxed);
+        let since = |from: Micros, to: Micros| to.0.saturating_sub(from.0);
+        series.duration.record(since(times.started, times.ended));
+        add(&series.bytes_out, exchange.response.bytes);
         if times.first_token.0 > 0 {
-            series.first_token.record(times.started, times.first_token);
+            let waited = since(times.started, times.first_token);
+            series.first_token.record(waited);
         }
         if times.sent.0 > 0 {
-            self.counted
-                .overhead
-                .record(Micros(0), Micros(exchange.overhead_us()));
+            self.counted.overhead.record(exchange.overhead_us());
         }
         if times.queued_us > 0 {
-            self.counted
-                .queued
-                .record(Micros(0), Micros(times.queued_us));
+            self.counted.queued.record(times.queued_us);
         }
         let Some(usage) = &exchange.response.usage else {
             return;
         };
-        series
-            .input_tokens
-            .fetch_add(u64::from(usage.prompt_tokens), Relaxed);
+        add(&series.input_tokens, u64::from(usage.prompt_tokens));
         let output = if usage.estimated {
             &series.estimated_tokens
         } else {
             &series.output_tokens
         };
-        output.fetch_add(u64::from(usage.completion_tokens), Relaxed);
-        series
-            .cached_tokens
-            .fetch_add(u64::from(usage.cached_tokens.unwrap_or(0)), Relaxed);
+        add(output, u64::from(usage.completion_tokens));
+        let cached = usage.cached_tokens.unwrap_or(0);
+        add(&series.cached_tokens, u64::from(cached));
         if usage.completion_tokens > 1 && exchange.response.is_stream {
-            let generating = times.ended.0.saturating_sub(times.first_token.0);
+            let generating = since(times.first_token, times.ended);
             let each = generating / u64::from(usage.completion_tokens - 1);
-            series.output_token.record(Micros(0), Micros(each));
+            series.output_token.record(each);
         }
     }
 
-    fn series(&self, exchange: &Exchange) -> Arc<Series> {
+    /// The place of a request's series among the known ones.
+    fn series(&self, known: &mut Known, exchange: &Exchange) -> usize {
         let pool = exchange.pool.as_ref().map_or("", |pool| &**pool.name());
         // Only names that were known once have a series of their own.
         let asked = hash(pool, &exchange.model);
-        let mut known = self.known.borrow_mut();
-        if let Some(series) = known.get(&asked) {
-            return series.clone();
+        if let Some(at) = known.places.get(&asked) {
+            return *at;
         }
         let model = match &exchange.pool {
             Some(pool) if pool.knows_model(&exchange.model) => exchange.model.as_str(),
@@ -224,19 +263,24 @@ impl WorkerMetrics {
             _ => "other",
         };
         let key = hash(pool, model);
-        if let Some(series) = known.get(&key) {
-            return series.clone();
+        if let Some(at) = known.places.get(&key) {
+            return *at;
         }
-        let (pool, model) = if known.len() < MOST_SERIES {
+        let (pool, model) = if known.places.len() < MOST_SERIES {
             (pool, model)
         } else {
             ("other", "other")
         };
         let series = self.find_or_add(pool, model);
-        if known.len() < 4 * MOST_SERIES {
-            known.insert(key, series.clone());
+        let same = |one: &Arc<Series>| Arc::ptr_eq(one, &series);
+        let at = known.list.iter().position(same).unwrap_or_else(|| {
+            known.list.push(series.clone());
+            known.list.len() - 1
+        });
+        if known.places.len() < 4 * MOST_SERIES {
+            known.places.insert(key, at);
         }
-        series
+        at
     }
 
     fn find_or_add(&self, pool: &str, model: &str) -> Arc<Series> {

@@ -26,10 +26,13 @@ pub(crate) const SCRATCH_BYTES: usize = 64 << 10;
 /// Spare buffers that a worker keeps; more than this are freed. Enough that some dozens of large
 /// requests at a time do not allocate and clear a buffer each.
 const SPARE_BUFFERS: usize = 96;
-/// Spare growable buffers are not larger than this, but for a few.
+/// Spare growable buffers are not larger than this, but for a few, and not more than
+/// [`MOST_SPARE_BYTES`] together: a bound on their number alone lets memory rise for as long as one
+/// after the other is used for something large.
 const SMALL_BYTES: usize = 16 << 10;
+const MOST_SPARE_BYTES: usize = 512 << 10;
 /// Spare growable buffers up to [`LARGE_BYTES`].
-const SPARE_LARGE: usize = 8;
+const SPARE_LARGE: usize = 2;
 const LARGE_BYTES: usize = 4 * SCRATCH_BYTES;
 /// A growable buffer moves to pages of its own when it would become larger than this.
 const OWN_PAGES_FROM: usize = 1 << 20;
@@ -46,7 +49,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 thread_local! {
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static HEADS: RefCell<Spares> = const { RefCell::new(Spares::none()) };
     static LARGE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     static RESPONSE_HEADS: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
 }
@@ -118,13 +121,43 @@ pub(crate) fn cost_of(bytes: usize) -> usize {
     }
 }
 
+/// Empty growable buffers, and the memory that they have.
+#[derive(Debug)]
+struct Spares {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Spares {
+    const fn none() -> Self {
+        Self {
+            buffers: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop()?;
+        self.bytes -= buffer.capacity();
+        Some(buffer)
+    }
+
+    fn push(&mut self, buffer: Vec<u8>) {
+        let bytes = self.bytes + buffer.capacity();
+        if bytes <= MOST_SPARE_BYTES {
+            self.bytes = bytes;
+            self.buffers.push(buffer);
+        }
+    }
+}
+
 /// An empty, growable buffer for heads and small writes; its memory is reused by the worker.
 #[derive(Debug)]
 pub(crate) struct OutBuffer(Vec<u8>);
 
 impl OutBuffer {
     pub(crate) fn take() -> Self {
-        Self(HEADS.with_borrow_mut(Vec::pop).unwrap_or_default())
+        Self(HEADS.with_borrow_mut(Spares::pop).unwrap_or_default())
     }
 
     /// No memory at all.
@@ -183,11 +216,7 @@ impl Drop for OutBuffer {
         if buffer.capacity() > SMALL_BYTES {
             return keep_large(buffer);
         }
-        HEADS.with_borrow_mut(|spare| {
-            if spare.len() < SPARE_BUFFERS {
-                spare.push(buffer);
-            }
-        });
+        HEADS.with_borrow_mut(|spares| spares.push(buffer));
     }
 }
 

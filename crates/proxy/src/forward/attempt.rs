@@ -10,6 +10,7 @@ use crate::memory::{ACCOUNT, Charge, Full, Use};
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
 use crate::tunnel;
+use crate::turns;
 use crate::upstream::Upstream;
 use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use http1::Framing;
@@ -156,6 +157,7 @@ async fn send(
         tunnel::ask(protocol.as_bytes(), &mut head);
     }
     let mut done = 0;
+    turns::after_others().await;
     client.set_deadline(Some(clock::coarse() + limits.write_stall));
     let written = poll_fn(|cx| {
         let written = upstream.poll_send(cx, (&head, body), &mut done);

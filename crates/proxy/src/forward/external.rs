@@ -49,7 +49,7 @@ pub(super) async fn ask(
     x.timings.asked_us = now.0.saturating_sub(from.0);
     let (outcome, result) = match asked {
         Ok(Ok(picked)) => {
-            pool.asked.seconds.record(from, now);
+            pool.asked.seconds.record_shared(x.timings.asked_us);
             (&pool.asked.picked, Ok(Some(picked)))
         }
         Ok(Err(_)) if sending.due.is_some_and(|due| now >= due) => {
