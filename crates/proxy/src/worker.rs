@@ -268,7 +268,15 @@ impl Worker {
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
-                LocalSet::new().block_on(&runtime, run(index, shared, inbox));
+                // A task among the others: what `block_on` is given itself is polled whenever one
+                // of them is.
+                let tasks = LocalSet::new();
+                let running = tasks.spawn_local(run(index, shared, inbox));
+                if let Err(error) = tasks.block_on(&runtime, running)
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
+                }
             })?;
         Ok(Self {
             commands,
