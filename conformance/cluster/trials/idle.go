@@ -73,10 +73,14 @@ func (b Bed) nothingLeaves(ctx context.Context) error {
 	return err
 }
 
-// versions are those of all objects, one a line.
+// versions are those of all objects, one a line, sorted: the API server names the statuses of components
+// in the order in which they answered.
 func (b Bed) versions(ctx context.Context, kinds []string) (string, error) {
-	return b.Kubectl(ctx, "", "get", "-A", strings.Join(kinds, ","), "-o",
+	text, err := b.Kubectl(ctx, "", "get", "-A", strings.Join(kinds, ","), "-o",
 		`jsonpath={range .items[*]}{.apiVersion} {.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{"\n"}{end}`)
+	lines := strings.SplitAfter(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, ""), err
 }
 
 // difference are the lines of either that the other lacks.

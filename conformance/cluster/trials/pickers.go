@@ -114,7 +114,7 @@ func upstreamPicker(ctx context.Context, b Bed) error {
 	if err != nil {
 		return err
 	}
-	for _, holds := range []func(context.Context, string) error{b.chooses, callsTrail, survives} {
+	for _, holds := range []func(context.Context, string) error{b.chooses, b.keeps, callsTrail, survives} {
 		if err := holds(ctx, address); err != nil {
 			return err
 		}
@@ -158,6 +158,64 @@ func (b Bed) chooses(ctx context.Context, address string) error {
 		}
 		return nil
 	})
+}
+
+// canaries keeps questions that want one to digest servers with a label; upstream's picker takes no other then.
+const canaries = `---
+apiVersion: penstock.dev/v1alpha1
+kind: PoolPolicy
+metadata: {name: canaries, namespace: pickers}
+spec:
+  targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: open}]
+  subsets: [{matchLabels: {NAME: canary}, headers: [{name: Tier, value: canary}]}]
+`
+
+// keeps checks that a label of a living server, and the one that has it then, is what questions are kept to.
+func (b Bed) keeps(ctx context.Context, address string) error {
+	// No name of a label, which the definition cannot tell.
+	for _, policy := range [][2]string{{"t i e r", "False"}, {"tier", "True"}} {
+		if err := b.apply(ctx, strings.Replace(canaries, "NAME", policy[0], 1)); err != nil {
+			return err
+		}
+		if _, err := b.Kubectl(ctx, "", "wait", "-n", pickers, "--for=condition=Accepted="+policy[1], "--timeout="+patience.String(), "poolpolicy/canaries"); err != nil {
+			return err
+		}
+	}
+	ips, err := b.pods(ctx, pickers, "app=digests")
+	if err != nil {
+		return err
+	}
+	for _, ip := range ips {
+		if _, err := b.Kubectl(ctx, "", "label", "pods", "-n", pickers, "-l", "app=digests", "tier-"); err != nil {
+			return err
+		}
+		if _, err := b.Kubectl(ctx, "", "label", "pods", "-n", pickers, "--field-selector=status.podIP="+ip, "tier=canary"); err != nil {
+			return err
+		}
+		if err := retry.Until(ctx, patience, func() error { return keptTo(ctx, address, ip) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keptTo asks for canaries and wants that upstream's picker, which takes turns, always picks this one.
+func keptTo(ctx context.Context, address, ip string) error {
+	for range 10 {
+		request, err := questionFor(ctx, address, "open", "", []byte(`{"model":"any"}`))
+		if err != nil {
+			return err
+		}
+		request.Header.Set("Tier", "canary")
+		answer, err := answerTo(client, request)
+		if err != nil {
+			return err
+		}
+		if answer.served == "" || !strings.Contains(answer.body, `"address":"`+ip+`"`) {
+			return fmt.Errorf("questions are kept to %s, but %s answered, picked as %q", ip, answer.body, answer.served)
+		}
+	}
+	return nil
 }
 
 // callsTrail checks that trailers come through behind a picker, of which gRPC's status is one.
@@ -235,6 +293,7 @@ func intact(ctx context.Context, address string, body []byte) error {
 type answer struct {
 	status  int
 	body    string
+	served  string // what upstream's picker was told of who served
 	trailer http.Header
 }
 
@@ -283,7 +342,8 @@ func answerTo(client *http.Client, request *http.Request) (answer, error) {
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d: %s", response.StatusCode, body)
 	}
-	return answer{response.StatusCode, string(body), response.Trailer}, err
+	served := response.Header.Get("X-Conformance-Test-Served-Endpoint")
+	return answer{response.StatusCode, string(body), served, response.Trailer}, err
 }
 
 // numbers is JSON of about a length, of which no part is like another.

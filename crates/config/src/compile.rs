@@ -33,11 +33,13 @@ mod pools;
 mod reach;
 mod routes;
 
+pub(crate) use filters::header_name;
 use gateways::Gateways;
 use link::Linker;
 use lower::LoweredRoute;
 pub use plan::{GatewayPlan, PlannedPort};
 pub(crate) use pools::find as find_pool;
+pub(crate) use pools::subsets as subsets_of;
 pub use reach::reachable;
 use routes::AttachedRoute;
 

@@ -27,6 +27,7 @@ mod plain;
 mod rule;
 mod snapshot;
 mod status;
+mod subset;
 mod table;
 mod tls;
 pub mod yaml;
@@ -61,6 +62,7 @@ pub use status::{
     Condition, ConditionType, ListenerReport, ListenerStatus, ObjectStatus, ParentStatus, Problem,
     Reason, SocketState, Statuses, Truth,
 };
+pub use subset::Subset;
 pub use table::{RequestView, RouteMatch, RouteTable};
 pub use tls::{
     BackendTls, CertificatePem, ClientCertificates, ListenerTls, SubjectName, TrustedCa,

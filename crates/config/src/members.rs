@@ -3,7 +3,8 @@
 //! Members of a pool are the ready Pods of its namespace whose labels satisfy its selector, one
 //! endpoint for each target port; and, for files, the EndpointSlices that do, unless Kubernetes made
 //! them for a Service. A slice's own ports narrow the pool's target ports, and so does a Pod's
-//! annotation; without any, all are taken. Addresses that cannot be used are passed over.
+//! annotation; without any, all are taken. Addresses that cannot be used are passed over. The labels of
+//! the Pod or slice, and the zone of a slice's endpoint, say in which subsets of the pool a member is.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,12 +16,16 @@ use crate::objects::meta::selects;
 use crate::objects::service::{SliceAddressType, SliceEndpoint};
 use crate::objects::{EndpointSlice, Objects, Pod, Service};
 use crate::snapshot::{Address, ServicePort};
+use crate::subset::Subset;
+use picker::Subsets;
 
 /// Ties an EndpointSlice to its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// Who made a slice; those of Kubernetes stand for Services and copy their labels.
 const MANAGED_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// In which zone a Pod runs; an endpoint of a slice has a field for it.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Narrows the target ports of one Pod: `8000,8002`.
 const ACTIVE_PORTS: &str = "inference.networking.k8s.io/active-ports";
 
@@ -33,6 +38,9 @@ pub struct Member {
     pub name: String,
     /// Where it listens.
     pub address: Address,
+    /// In which of the pool's subsets it is, by its labels.
+    #[serde(skip_serializing_if = "Subsets::is_empty")]
+    pub subsets: Subsets,
 }
 
 /// The members of a pool, in the order of Pods or slices, endpoints and target ports; none twice.
@@ -44,6 +52,7 @@ pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
     let mut members: indexmap::IndexMap<String, Member> = Default::default();
     let all_ports = spec.target_ports.iter().map(|port| port.number.number());
     let all_ports: Vec<u16> = all_ports.collect();
+    let subsets = compile::subsets_of(objects, pool);
     for (name, entry) in &objects.pods {
         let pod = &entry.object;
         if name.namespace == pool.namespace
@@ -51,7 +60,7 @@ pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
             && !wanted.is_empty()
             && selects(wanted, &pod.metadata.labels)
         {
-            let found = of_pod(pod, &all_ports);
+            let found = of_pod(pod, &all_ports, &subsets);
             members.extend(found.map(|member| (member.key.clone(), member)));
         }
     }
@@ -64,34 +73,40 @@ pub fn members(objects: &Objects, pool: &ObjectName) -> Vec<Member> {
         if !selected {
             continue;
         }
-        let of_slice: Vec<u16> = slice
-            .ports
-            .iter()
-            .filter_map(|port| port.port)
-            .map(|port| port.number())
-            .collect();
-        let ports: Vec<u16> = all_ports
-            .iter()
-            .copied()
-            .filter(|port| slice.ports.is_empty() || of_slice.contains(port))
-            .collect();
-        for endpoint in slice
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.takes_requests())
-        {
-            for port in &ports {
-                if let Some(member) = member(slice, endpoint, *port) {
-                    members.entry(member.key.clone()).or_insert(member);
-                }
-            }
+        for member in of_slice(slice, &all_ports, &subsets) {
+            members.entry(member.key.clone()).or_insert(member);
         }
     }
     members.into_values().collect()
 }
 
+/// Each target port of each endpoint that takes requests.
+fn of_slice<'a>(
+    slice: &'a EndpointSlice,
+    ports: &[u16],
+    subsets: &'a [Subset],
+) -> impl Iterator<Item = Member> {
+    let named = slice.ports.iter().filter_map(|port| port.port);
+    let named: Vec<u16> = named.map(|port| port.number()).collect();
+    let is_named = |port: &u16| slice.ports.is_empty() || named.contains(port);
+    let ports: Vec<u16> = ports.iter().copied().filter(is_named).collect();
+    let endpoints = slice.endpoints.iter();
+    let ready = endpoints.filter(|endpoint| endpoint.takes_requests());
+    ready.flat_map(move |endpoint| {
+        let label = |name: &str| match &endpoint.zone {
+            Some(zone) if name == ZONE_LABEL => Some(zone.as_str()),
+            _ => slice.metadata.labels.get(name).map(String::as_str),
+        };
+        let subsets = Subset::of_labels(subsets, label);
+        let member = |port: &u16| member(slice, endpoint, *port, subsets);
+        ports.iter().filter_map(member).collect::<Vec<_>>()
+    })
+}
+
 /// Each target port of a Pod that is active.
-fn of_pod(pod: &Pod, ports: &[u16]) -> impl Iterator<Item = Member> {
+fn of_pod(pod: &Pod, ports: &[u16], subsets: &[Subset]) -> impl Iterator<Item = Member> {
+    let label = |name: &str| pod.metadata.labels.get(name).map(String::as_str);
+    let subsets = Subset::of_labels(subsets, label);
     let active = pod.metadata.annotations.get(ACTIVE_PORTS);
     let active: Option<Vec<u16>> = active.map(|text| {
         let numbers = text.split(',').filter_map(|word| word.trim().parse().ok());
@@ -120,12 +135,18 @@ fn of_pod(pod: &Pod, ports: &[u16]) -> impl Iterator<Item = Member> {
                 key: format!("{who}:{port}"),
                 name: address.to_string(),
                 address,
+                subsets,
             }
         })
     })
 }
 
-fn member(slice: &EndpointSlice, endpoint: &SliceEndpoint, port: u16) -> Option<Member> {
+fn member(
+    slice: &EndpointSlice,
+    endpoint: &SliceEndpoint,
+    port: u16,
+    subsets: Subsets,
+) -> Option<Member> {
     let address = address(slice, endpoint, port)?;
     let uid = endpoint
         .target_ref
@@ -139,6 +160,7 @@ fn member(slice: &EndpointSlice, endpoint: &SliceEndpoint, port: u16) -> Option<
         key,
         name: address.to_string(),
         address,
+        subsets,
     })
 }
 

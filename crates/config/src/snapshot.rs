@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::base_models::BaseModels;
 use crate::host::HostPattern;
 use crate::name::ObjectName;
+use crate::subset::Subset;
 use crate::table::RouteTable;
 use crate::tls::{BackendTls, ListenerTls};
 use picker::PoolSpec;
@@ -96,6 +97,9 @@ pub struct PoolConfig {
     /// TLS towards members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<BackendTls>>,
+    /// Members that some requests are kept to, the first one first; a place is a number in [`picker::Subsets`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subsets: Vec<Subset>,
 }
 
 /// The settings as they are, each declared model with what it resolves to, and a fingerprint of the

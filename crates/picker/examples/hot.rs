@@ -39,6 +39,7 @@ impl Bed {
             .map(|index| MemberSpec {
                 key: format!("key-{index}"),
                 name: format!("10.0.{}.{}:8000", index / 250, index % 250),
+                subsets: picker::Subsets::NONE,
             })
             .collect();
         let synced = pool.sync(Micros(0), &specs);
@@ -82,6 +83,7 @@ impl Bed {
             priority: 0,
             body_bytes: 4000,
             exclude: &[],
+            subsets: picker::Subsets::NONE,
             is_retry: false,
             streams: true,
         };

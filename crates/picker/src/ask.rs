@@ -7,6 +7,7 @@ use crate::decision::Decision;
 use crate::endpoint::EndpointId;
 use crate::models::Target;
 use crate::prefix::Held;
+use crate::subset::Subsets;
 use core::cmp::{Ordering, Reverse};
 
 /// What a request wants.
@@ -30,6 +31,8 @@ pub struct Ask<'a> {
     pub body_bytes: u32,
     /// Endpoints that were tried already.
     pub exclude: &'a [EndpointId],
+    /// To which of the pool's subsets it may be kept, the lowest number first.
+    pub subsets: Subsets,
     /// An earlier try of this request failed: it is not used to try out an ejected endpoint.
     pub is_retry: bool,
     /// The answer is streamed: its first token shows that the endpoint works.

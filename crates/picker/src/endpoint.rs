@@ -4,11 +4,12 @@
 //! over a thousand members touches little memory. A member that was removed stays as a tombstone
 //! until its reservations have ended; only then is its slot used again, by the next generation.
 
-use crate::health::{Health, Silence};
+use crate::health::{Health, Silence, Standing};
 use crate::micros::Micros;
 use crate::names::NameId;
 use crate::pace::Pace;
 use crate::rates::Learnt;
+use crate::subset::Subsets;
 use crate::telemetry::Telemetry;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub(crate) enum Presence {
 pub(crate) struct Load {
     pub(crate) presence: Presence,
     pub(crate) generation: u32,
+    /// In which of the pool's subsets it is.
+    pub(crate) subsets: Subsets,
     /// Requests that have not ended.
     pub(crate) in_flight: u32,
     /// Of those, requests without a first token.
@@ -65,6 +68,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// A member that is not held for broken, or that may be tried out again.
+    pub(crate) fn is_usable(&self, now: Micros) -> bool {
+        self.presence == Presence::Member && self.health.standing(now) != Standing::Ejected
+    }
+
     /// Whether it has been silent for so long that it must hang.
     pub(crate) fn hangs(&self, now: Micros) -> bool {
         self.silence.proves_a_hang(now, self.prefill_seconds())

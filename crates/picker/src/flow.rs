@@ -1,8 +1,8 @@
 //! The queue in front of a saturated pool: by priority, then first come.
 //!
 //! A waiter is an owned copy of an [`Ask`]. Requests that compete for the same thing (first name,
-//! endpoints tried already) share a lane, and within a lane nobody overtakes; a lane that is blocked
-//! does not hold up another. Bounded in requests, bytes and time.
+//! endpoints tried already, subsets) share a lane, and within a lane nobody overtakes; a lane that is
+//! blocked does not hold up another. Bounded in requests, bytes and time.
 
 use crate::ask::{Ask, Ticket};
 use crate::endpoint::EndpointId;
@@ -10,6 +10,7 @@ use crate::micros::Micros;
 use crate::models::Target;
 use crate::prefix::Held;
 use crate::spec::QueueLimits;
+use crate::subset::Subsets;
 use core::hash::Hasher;
 use rustc_hash::FxHasher;
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub(crate) struct Waiter {
     blocks: u32,
     body_bytes: u32,
     exclude: Vec<EndpointId>,
+    subsets: Subsets,
     is_retry: bool,
     streams: bool,
     /// What it competes for.
@@ -46,6 +48,7 @@ impl Waiter {
             blocks: ask.blocks,
             body_bytes: ask.body_bytes,
             exclude: ask.exclude.to_vec(),
+            subsets: ask.subsets,
             is_retry: ask.is_retry,
             streams: ask.streams,
             lane: lane(ask),
@@ -64,6 +67,7 @@ impl Waiter {
             priority: ticket.priority,
             body_bytes: self.body_bytes,
             exclude: &self.exclude,
+            subsets: self.subsets,
             is_retry: self.is_retry,
             streams: self.streams,
         }
@@ -76,6 +80,9 @@ pub(crate) fn lane(ask: &Ask<'_>) -> u64 {
     hasher.write(ask.first_name().as_bytes());
     for endpoint in ask.exclude {
         hasher.write_u32(endpoint.slot);
+    }
+    if !ask.subsets.is_empty() {
+        hasher.write_u16(ask.subsets.bits());
     }
     hasher.finish()
 }

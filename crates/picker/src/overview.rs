@@ -10,7 +10,8 @@ use crate::endpoint::{EndpointId, Load, Presence};
 use crate::micros::Micros;
 use crate::names::Names;
 use crate::pick::narrow::{self, MOST_CANDIDATES, Shortlist};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::subset::Subsets;
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Seats of the first segment; each further one doubles the number of seats.
@@ -39,6 +40,7 @@ pub(crate) struct Seat {
     who: AtomicU64,
     /// When an ejected endpoint may be tried out, in microseconds; 0 when it is not ejected.
     trial_at: AtomicU64,
+    subsets: AtomicU16,
     in_flight: AtomicU32,
     prefilling_tokens: Number,
     foreign_waiting: Number,
@@ -53,6 +55,7 @@ impl Seat {
             .store(u64::from(load.generation) << 32 | present, Relaxed);
         let trial_at = load.health.trial_at().map_or(0, |at| at.0.max(1));
         self.trial_at.store(trial_at, Relaxed);
+        self.subsets.store(load.subsets.bits(), Relaxed);
         self.in_flight.store(load.in_flight, Relaxed);
         self.prefilling_tokens.set(load.prefilling_tokens as f32);
         self.foreign_waiting.set(load.foreign_waiting);
@@ -70,6 +73,11 @@ impl Seat {
     pub(crate) fn trial_at(&self) -> Option<Micros> {
         let at = self.trial_at.load(Relaxed);
         (at > 0).then_some(Micros(at))
+    }
+
+    /// In which of the pool's subsets it is.
+    pub(crate) fn subsets(&self) -> Subsets {
+        Subsets::from_bits(self.subsets.load(Relaxed))
     }
 
     /// Seconds of work, roughly.

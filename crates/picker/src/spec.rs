@@ -4,6 +4,7 @@
 //! changed and [`crate::Pool::sync`] when the list of members did.
 
 use crate::models::ModelTable;
+use crate::subset::Subsets;
 
 /// One server of a pool, as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct MemberSpec {
     pub key: String,
     /// As people know it, such as `10.0.0.3:8000`.
     pub name: String,
+    /// In which of the pool's subsets it is.
+    pub subsets: Subsets,
 }
 
 /// The settings of a pool.

@@ -1,6 +1,7 @@
 //! An endpoint as people and metrics see it: plain owned numbers, taken at one moment.
 
 use crate::endpoint::EndpointId;
+use crate::subset::Subsets;
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -27,6 +28,9 @@ pub struct EndpointView {
     pub rates: RatesView,
     /// LoRA adapters that are believed to be loaded.
     pub adapters: Vec<String>,
+    /// In which of the pool's subsets it is.
+    #[serde(skip_serializing_if = "Subsets::is_empty")]
+    pub subsets: Subsets,
 }
 
 /// The engine's last report, as far as it went.

@@ -10,7 +10,7 @@ use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use config::Rule;
 use http1::RequestHead;
 use llm::{Api, Peek, Usage};
-use picker::{EndpointId, Micros};
+use picker::{EndpointId, Micros, Subsets};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) pool: Option<Arc<crate::pool::Pool>>,
     /// The external endpoint picker that the pool names chooses.
     pub(crate) asks_picker: bool,
+    /// The subsets of the pool that the request may be kept to.
+    pub(crate) subsets: Subsets,
     /// The conversation with the external endpoint picker that chose the endpoint.
     pub(crate) picking: Option<Box<crate::ext_proc::client::Session>>,
     /// What an external endpoint picker answers the client itself.
@@ -237,6 +239,7 @@ impl Exchange {
             renamed: false,
             pool: None,
             asks_picker: false,
+            subsets: Subsets::NONE,
             picking: None,
             answer: None,
             chain: Vec::new(),
@@ -266,6 +269,7 @@ impl Exchange {
         self.rule = None;
         self.backend = 0;
         self.pool = None;
+        self.subsets = Subsets::NONE;
         self.picking = None;
         self.answer = None;
         self.chain.clear();

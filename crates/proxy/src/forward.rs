@@ -193,6 +193,7 @@ async fn pick(
         priority: sending.priority,
         body_bytes: x.body.bytes().len() as u32,
         exclude: &exclude,
+        subsets: x.subsets,
         is_retry: !x.attempts.is_empty(),
         streams: peek.is_some_and(|peek| peek.stream),
     };

@@ -23,8 +23,8 @@ use indexmap::IndexMap;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
 use picker::{
-    Arrival, Ask, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex, Shortlist, Ticket,
-    Wake, Why,
+    Arrival, Ask, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex, Shortlist,
+    Subsets, Ticket, Wake, Why,
 };
 use rustc_hash::FxHashMap;
 use std::cell::RefCell;
@@ -111,6 +111,8 @@ pub struct Resolved {
     pub name: String,
     /// Where to connect.
     pub address: SocketAddr,
+    /// In which of the pool's subsets it is.
+    pub subsets: Subsets,
 }
 
 /// A pool of endpoints.
@@ -218,6 +220,7 @@ impl Pool {
             .map(|member| MemberSpec {
                 key: member.key.clone(),
                 name: member.name.clone(),
+                subsets: member.subsets,
             })
             .collect();
         let synced = self.state.lock().sync(clock::now(), &specs);

@@ -17,7 +17,7 @@ use crate::relay;
 use crate::route;
 use crate::tunnel;
 use crate::worker::{Local, OutBuffer};
-use config::{PickerKind, Target};
+use config::{PickerKind, Subset, Target};
 use llm::Api;
 use std::sync::Arc;
 
@@ -85,8 +85,14 @@ async fn stages(
     if let Some(answer) = policies::request(&backend.filters, x, place) {
         return answer::short(client, x, &answer).await;
     }
-    x.asks_picker &= matches!(&backend.target, Target::Pool(pool)
-        if matches!(pool.picker_kind, PickerKind::External(_)));
+    if let Target::Pool(pool) = &backend.target {
+        x.asks_picker &= matches!(pool.picker_kind, PickerKind::External(_));
+        if !pool.subsets.is_empty() {
+            x.subsets = Subset::of_request(&pool.subsets, &route::View(&x.head));
+        }
+    } else {
+        x.asks_picker = false;
+    }
     let Some(pool) = live.backend(&backend.target) else {
         let message = match &backend.target {
             Target::Invalid { reason } => reason,

@@ -136,7 +136,7 @@ fn header_edits(modifier: &HeaderModifier, path: &str) -> Result<HeaderEdits, Un
 }
 
 /// A token of RFC 9110 section 5.6.2, lowercase.
-pub(super) fn header_name(name: &str, path: &str) -> Result<Box<str>, Unusable> {
+pub(crate) fn header_name(name: &str, path: &str) -> Result<Box<str>, Unusable> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
         return Err((path.to_owned(), format!("`{name}` is no header name")));

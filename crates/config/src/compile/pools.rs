@@ -15,6 +15,7 @@ use crate::snapshot::{
 use crate::status::{
     Condition, ConditionType, ObjectStatus, ParentStatus, Reason, Statuses, Truth,
 };
+use crate::subset::{self, Subset};
 use crate::tls::BackendTls;
 use picker::{ModelTable, PoolSpec, Profile, QueueLimits};
 use std::sync::Arc;
@@ -103,6 +104,7 @@ pub(super) fn lower(
         saturation_seconds,
         queue,
         probes,
+        subsets,
         ..
     } = policy.unwrap_or_default();
     let queue = queue.unwrap_or_default();
@@ -140,7 +142,15 @@ pub(super) fn lower(
             .collect(),
         app_protocol: app_protocol(spec.app_protocol.as_deref()),
         tls: None,
+        subsets: Subset::of_specs(&subsets),
     })
+}
+
+/// The subsets of a pool.
+pub(crate) fn subsets(objects: &Objects, pool: &ObjectName) -> Vec<Subset> {
+    let policies = policies(objects, pool);
+    let specs = policies.first().map(|policy| &*policy.spec.subsets);
+    Subset::of_specs(specs.unwrap_or_default())
 }
 
 pub(super) fn app_protocol(name: Option<&str>) -> AppProtocol {
@@ -312,6 +322,15 @@ fn policy_condition(objects: &Objects, name: &ObjectName, policy: &PoolPolicy) -
             condition.message = message;
             condition.path = format!("spec.targetRefs[{index}]");
         }
+    }
+    let mut problems = subset::problems(&policy.spec.subsets).into_iter();
+    if condition.status == Truth::True
+        && let Some((path, message)) = problems.next()
+    {
+        condition.status = Truth::False;
+        condition.reason = Reason::Invalid;
+        condition.message = format!("{message}; the subset is left out");
+        condition.path = path;
     }
     condition
 }

@@ -227,3 +227,54 @@ fn ports_of_a_service_are_found_by_name_then_number() {
         );
     }
 }
+
+#[test]
+fn labels_and_zones_say_in_which_subsets_a_member_is() {
+    let policy = "---\napiVersion: penstock.dev/v1alpha1\nkind: PoolPolicy\nmetadata: {name: p}\nspec:\n  \
+        targetRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: pool}]\n  \
+        subsets:\n  - matchLabels: {tier: canary}\n    headers: [{name: x, value: yes-it-is}]\n  \
+        - matchLabels: {topology.kubernetes.io/zone: a, tier: canary}\n  \
+        - matchLabels: {topology.kubernetes.io/zone: a}\n";
+    let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+        ports: [{port: 8000}]\nmetadata: {name: s, labels: {app: vllm, tier: canary}}\n\
+        endpoints: [{addresses: [10.0.0.3]}, {addresses: [10.0.0.4], zone: a}]\n";
+    let pod = |name: &str, labels: &str, ip: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: vllm{labels}}}, \
+             annotations: {{inference.networking.k8s.io/active-ports: '8000'}}}}\n\
+             status: {{podIP: {ip}, conditions: [{{type: Ready, status: 'True'}}]}}\n"
+        )
+    };
+    let text = [
+        POOL,
+        policy,
+        slice,
+        &pod("one", "", "10.0.0.1"),
+        &pod("two", ", topology.kubernetes.io/zone: a", "10.0.0.2"),
+    ]
+    .concat();
+    let subsets = |text: &str| -> Vec<(String, Vec<usize>)> {
+        let objects: Objects = decode(text).into_iter().collect();
+        let members = crate::members(&objects, &ObjectName::new("default", "pool"));
+        let found = members.into_iter();
+        found
+            .map(|member| (member.name, member.subsets.iter().collect()))
+            .collect()
+    };
+    let found = subsets(&text);
+    let expected: [(&str, &[usize]); 4] = [
+        ("10.0.0.1:8000", &[]),
+        ("10.0.0.2:8000", &[2]),
+        ("10.0.0.3:8000", &[0]),
+        ("10.0.0.4:8000", &[0, 1, 2]),
+    ];
+    let expected = expected.map(|(name, numbers)| (name.to_owned(), numbers.to_vec()));
+    assert_eq!(found, expected);
+    // Another pool's policy is none of its.
+    let other = text.replace("InferencePool, name: pool}", "InferencePool, name: other}");
+    assert!(
+        subsets(&other)
+            .iter()
+            .all(|(_, numbers)| numbers.is_empty())
+    );
+}

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::meta::Meta;
+use super::meta::{Labels, Meta};
 use super::service::ServiceType;
 use super::wire::{open_enum, wire};
 
@@ -91,6 +91,26 @@ wire!(
         pick_seconds: Option<f32>,
         /// Whether the gateway itself tries out members that cut answers or turned slow; default true.
         probes: Option<bool>,
+        /// Members that requests are kept to: the first entry counts whose headers the request has
+        /// and in which a member is not held for broken. At most 16.
+        subsets: Vec<SubsetSpec>,
+    }
+);
+
+wire!(
+    /// Members of a pool with some labels, and the requests that are kept to them.
+    SubsetSpec {
+        match_labels: Labels;
+        /// None: every request.
+        headers: Vec<SubsetHeader>,
+    }
+);
+
+wire!(
+    /// A header and the value that it must have.
+    SubsetHeader {
+        name: String,
+        value: String;
     }
 );
 

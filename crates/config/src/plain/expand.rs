@@ -285,6 +285,7 @@ fn policy(pool: &PlainPool) -> Option<Resource> {
         queue: pool.queue.clone(),
         pick_seconds: None,
         probes: pool.probes,
+        subsets: Vec::new(),
     };
     let says_something = spec.profile.is_some()
         || spec.saturation_seconds.is_some()

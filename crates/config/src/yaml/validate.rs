@@ -12,6 +12,7 @@ use crate::objects::meta::Meta;
 use crate::objects::penstock::{PickerChoice, PoolPolicySpec, ProfileChoice};
 use crate::objects::service::{EndpointSlice, SliceAddressType};
 use crate::objects::{Kind, Resource};
+use crate::subset;
 use crate::yaml::nearest;
 
 /// Pairs of field path and message.
@@ -315,4 +316,5 @@ fn pool_policy(spec: &PoolPolicySpec, problems: &mut Problems) {
     if spec.pick_seconds.is_some_and(|seconds| !is_time(seconds)) {
         problems.add("spec.pickSeconds", "the time must be above 0, at most 3600");
     }
+    problems.0.extend(subset::problems(&spec.subsets));
 }

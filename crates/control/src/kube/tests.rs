@@ -424,6 +424,12 @@ async fn proxies_get_of_a_pod_what_makes_it_a_member() {
         "status": {"phase": "Running", "podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]},
     });
     fed(wanted.clone()).await;
+    // Labels of a living Pod say in which subsets of the pool it is.
+    let zone = "topology.kubernetes.io/zone";
+    server.put(&POD.replace("{app: a}", &format!("{{app: a, {zone}: near}}")));
+    let mut moved = wanted.clone();
+    moved["metadata"]["labels"][zone] = "near".into();
+    fed(moved).await;
     // Until it is gone, that it goes.
     let going = "2026-01-01T00:00:00Z";
     server.put(&POD.replace(

@@ -5,6 +5,7 @@
 
 use super::dns;
 use config::{Address, Objects, PickerKind, Snapshot};
+use picker::Subsets;
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -49,6 +50,7 @@ struct Wanted {
     key: String,
     name: String,
     address: Address,
+    subsets: Subsets,
 }
 
 impl Names {
@@ -147,9 +149,15 @@ impl Names {
 
     fn addresses(&self, wanted: Vec<Wanted>) -> Vec<Resolved> {
         let mut resolved = Vec::new();
-        for Wanted { key, name, address } in wanted {
-            match address {
-                Address::Ip(address) => resolved.push(Resolved { key, name, address }),
+        for one in wanted {
+            let (key, name, subsets) = (one.key, one.name, one.subsets);
+            match one.address {
+                Address::Ip(address) => resolved.push(Resolved {
+                    key,
+                    name,
+                    address,
+                    subsets,
+                }),
                 Address::Fqdn(host, port) => {
                     let known = self.known.get(&(host, port));
                     let addresses = known.into_iter().flat_map(|known| &known.addresses);
@@ -157,6 +165,7 @@ impl Names {
                         key: format!("{key}@{address}"),
                         name: name.clone(),
                         address,
+                        subsets,
                     }));
                 }
             }
@@ -170,6 +179,7 @@ fn of_pool(objects: &Objects, name: &config::ObjectName) -> Vec<Wanted> {
         key: member.key,
         name: member.name,
         address: member.address,
+        subsets: member.subsets,
     };
     let members = config::members(objects, name);
     members.into_iter().map(wanted).collect()
@@ -180,6 +190,7 @@ fn listed(endpoints: &[Address]) -> Vec<Wanted> {
         key: address.to_string(),
         name: address.to_string(),
         address: address.clone(),
+        subsets: Subsets::NONE,
     };
     endpoints.iter().map(wanted).collect()
 }
@@ -246,6 +257,7 @@ mod tests {
             key: host.to_owned(),
             name: host.to_owned(),
             address: Address::Fqdn(host.to_owned(), 80),
+            subsets: Subsets::NONE,
         }
     }
 

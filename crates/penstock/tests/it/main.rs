@@ -61,6 +61,7 @@ mod silence;
 mod soak;
 mod streams;
 mod stress;
+mod subsets;
 mod telemetry;
 mod tidy;
 mod tls;

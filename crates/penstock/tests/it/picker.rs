@@ -259,9 +259,7 @@ fn turn(seen: &Seen, play: &Play, call: &mut Call, message: &[u8]) -> bool {
     if let Some((_, headers)) = find(2) {
         *seen.head.lock().unwrap() = header_map(headers);
         seen.body.lock().unwrap().clear();
-        if let Some(metadata) = metadata {
-            *seen.subset.lock().unwrap() = texts(metadata);
-        }
+        *seen.subset.lock().unwrap() = metadata.map(texts).unwrap_or_default();
         return on_head(play, call, value(headers, 3) == Some(1));
     }
     if let Some((_, body)) = find(4) {

@@ -222,6 +222,43 @@ fn a_pod_that_is_deleted_gets_no_new_request_and_keeps_its_stream() {
 }
 
 #[test]
+fn a_pod_whose_labels_change_moves_between_subsets_and_keeps_its_stream() {
+    let (server, other) = (Scripted::start(), echo("other"));
+    let ports = [server.address, other].map(|one| format!("{{number: {}}}", one.port()));
+    let base = [
+        GATEWAY.to_owned(),
+        route(
+            "chat",
+            &format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat")),
+        ),
+        pool("chat", "", &[]).replace("{number: 8000}", &ports.join(", ")),
+        crate::subsets::policy("[{matchLabels: {tier: canary}}]"),
+    ];
+    let base = base.concat();
+    let canary = |text: &str| text.replace("{app: chat}", "{app: chat, tier: canary}");
+    let (first, second) = (pod("first", server.address, ""), pod("second", other, ""));
+    let gateway = Configured::start(&(base.clone() + &canary(&first) + &second));
+    let mut held = Held::open(gateway.address);
+    server.say("first");
+    held.until("first");
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").status, 404, "the canary's answer");
+    }
+    gateway.apply(&(base.clone() + &first + &canary(&second)));
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").field("x-from"), Some("other"));
+    }
+    server.say("[DONE]");
+    server.end();
+    held.until("[DONE]");
+    let mut rest = [0; 8];
+    held.0.read_exact(&mut rest).unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
+    gateway.apply(&(base + &canary(&first) + &second));
+    assert_eq!(gateway.get("/").status, 404, "the canary again");
+}
+
+#[test]
 fn listeners_come_and_go_without_cutting_a_stream() {
     let server = Scripted::start();
     let base = [

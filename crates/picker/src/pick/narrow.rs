@@ -9,6 +9,7 @@ use crate::endpoint::EndpointId;
 use crate::micros::Micros;
 use crate::names::Slots;
 use crate::overview::{Overview, Seat};
+use crate::subset::Subsets;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
 
@@ -36,17 +37,20 @@ pub struct Shortlist {
     ejected: Vec<u64>,
 }
 
-/// Who is able to serve the names of a request, and who has them loaded.
+/// Who may serve the names of a request, and who has them loaded.
 #[derive(Debug, Default)]
 struct Able {
     anyone: bool,
     serving: Slots,
     loaded: Slots,
+    /// The subset that the request is kept to.
+    within: Subsets,
 }
 
 impl Able {
     fn find(&mut self, overview: &Overview, ask: &Ask<'_>) {
         self.anyone = false;
+        self.within = Subsets::NONE;
         self.serving.clear();
         self.loaded.clear();
         let names = overview.names();
@@ -67,6 +71,29 @@ impl Able {
     fn serves(&self, slot: u32) -> bool {
         self.anyone || self.serving.contains(slot)
     }
+
+    /// Leaves those who are in the first of the request's subsets in which somebody may serve it that
+    /// is not held for broken.
+    fn keep(&mut self, overview: &Overview, now: Micros, ask: &Ask<'_>) {
+        let mut found = Subsets::NONE;
+        for (slot, seat) in overview.seats().enumerate() {
+            if seat.trial_at().is_none_or(|at| at <= now)
+                && could_serve(seat, slot as u32, ask, self).is_some()
+            {
+                found.add(seat.subsets());
+            }
+        }
+        self.within = ask.subsets.first_among(found);
+        if self.within.is_empty() {
+            return;
+        }
+        let mut kept = Slots::default();
+        for (seat, slot) in overview.seats().zip(0..) {
+            let is_kept = seat.subsets().is_within(self.within) && self.serves(slot);
+            kept.set(slot, is_kept);
+        }
+        (self.anyone, self.serving) = (false, kept);
+    }
 }
 
 impl Shortlist {
@@ -74,6 +101,11 @@ impl Shortlist {
         self.picks.clear();
         self.trial = None;
         self.considered = 0;
+    }
+
+    /// The subset that those on the list are in.
+    pub(crate) fn within(&self) -> Subsets {
+        self.able.within
     }
 }
 
@@ -111,6 +143,9 @@ pub(crate) fn narrow(overview: &Overview, now: Micros, ask: &Ask<'_>, list: &mut
         slots,
     };
     list.able.find(overview, ask);
+    if !ask.subsets.is_empty() {
+        list.able.keep(overview, now, ask);
+    }
     look(overview, (now, turn), ask, list);
     list.considered = (list.usable.len() + list.ejected.len()) as u32;
     let panic = list.usable.is_empty();

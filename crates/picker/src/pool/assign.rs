@@ -7,10 +7,10 @@ use super::Pool;
 use super::decide::Field;
 use crate::ask::Ask;
 use crate::decision::Decision;
-use crate::endpoint::{EndpointId, Load, Presence};
-use crate::health::Standing;
+use crate::endpoint::{EndpointId, Load};
 use crate::micros::Micros;
 use crate::pick;
+use crate::subset::Subsets;
 
 impl Pool {
     /// Books the request on `endpoint`; `None` when that is no member.
@@ -46,16 +46,24 @@ impl Pool {
         self.reserve(inputs, &wanted)
     }
 
-    /// The members that are not held for broken, or that may be tried out again.
-    pub fn usable(&self, now: Micros) -> Vec<EndpointId> {
-        let members = self.loads.iter().zip(0..);
-        let usable = members.filter(|(load, _)| {
-            load.presence == Presence::Member && load.health.standing(now) != Standing::Ejected
-        });
-        let id = |(load, slot): (&Load, u32)| EndpointId {
+    /// The members that are not held for broken, or that may be tried out again: those in the first
+    /// of `subsets` that has any, else all.
+    pub fn usable(&self, now: Micros, subsets: Subsets) -> Vec<EndpointId> {
+        let usable = || {
+            (0..)
+                .zip(&self.loads)
+                .filter(|(_, load)| load.is_usable(now))
+        };
+        let mut found = Subsets::NONE;
+        if !subsets.is_empty() {
+            usable().for_each(|(_, load)| found.add(load.subsets));
+        }
+        let within = subsets.first_among(found);
+        let kept = usable().filter(|(_, load)| load.subsets.is_within(within));
+        let id = |(slot, load): (u32, &Load)| EndpointId {
             slot,
             generation: load.generation,
         };
-        usable.map(id).collect()
+        kept.map(id).collect()
     }
 }

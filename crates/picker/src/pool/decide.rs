@@ -8,7 +8,7 @@
 use super::Pool;
 use crate::ask::Ask;
 use crate::decision::Decision;
-use crate::endpoint::{EndpointId, Presence};
+use crate::endpoint::{EndpointId, Load, Presence};
 use crate::health::Standing;
 use crate::inputs::Inputs;
 use crate::micros::Micros;
@@ -18,6 +18,7 @@ use crate::pick;
 use crate::pick::narrow::{MOST_CANDIDATES, MOST_TARGETS, Shortlist};
 use crate::saturation;
 use crate::spec::Profile;
+use crate::subset::Subsets;
 
 /// The result of a look for an endpoint.
 #[derive(Debug)]
@@ -58,10 +59,13 @@ pub(super) struct Wanted<'a> {
     pub(super) ask: &'a Ask<'a>,
     /// Its names as numbers.
     pub(super) names: &'a [Option<NameId>],
-    /// Every member can serve one of the names, as far as is known, and all were not tried yet.
+    /// Every member can serve one of the names, as far as is known, and all were not tried yet, nor
+    /// is it kept to some of them.
     pub(super) anyone: bool,
     /// Some of the names are adapters.
     pub(super) adapters: bool,
+    /// The subset that it is kept to.
+    pub(super) within: Subsets,
 }
 
 impl Pool {
@@ -187,8 +191,10 @@ impl Pool {
             ask,
             names,
             anyone: ask.exclude.is_empty()
+                && ask.subsets.is_empty()
                 && names.iter().any(|id| known(id).is_none_or(by_anyone)),
             adapters: names.iter().filter_map(known).any(|name| name.is_adapter),
+            within: Subsets::NONE,
         }
     }
 
@@ -213,6 +219,13 @@ impl Pool {
         inputs: &mut Inputs,
     ) -> Option<Field> {
         if self.member_count as usize <= MOST_CANDIDATES {
+            let kept;
+            let wanted = if wanted.ask.subsets.is_empty() {
+                wanted
+            } else {
+                kept = self.kept(wanted);
+                &kept
+            };
             let mut seen = Seen::default();
             let most = self.member_count as usize * wanted.names.len();
             inputs.candidates.reserve_exact(most);
@@ -244,6 +257,10 @@ impl Pool {
         inputs: &mut Inputs,
     ) -> Option<Field> {
         let considered = list.considered;
+        let wanted = &Wanted {
+            within: list.within(),
+            ..*wanted
+        };
         if let Some(trial) = list.trial.filter(|_| !wanted.ask.is_retry) {
             let seen = self.look_at(&[trial], wanted, inputs);
             if seen.due.is_some() {
@@ -287,21 +304,35 @@ impl Pool {
         seen
     }
 
+    /// The same, kept to the first of the request's subsets in which somebody may serve it that is
+    /// not held for broken.
+    fn kept<'a>(&self, wanted: &Wanted<'a>) -> Wanted<'a> {
+        let mut found = Subsets::NONE;
+        for (slot, load) in (0..).zip(&self.loads) {
+            let generation = load.generation;
+            if load.is_usable(self.now)
+                && self.may_serve(EndpointId { slot, generation }, load, wanted)
+            {
+                found.add(load.subsets);
+            }
+        }
+        Wanted {
+            within: wanted.ask.subsets.first_among(found),
+            ..*wanted
+        }
+    }
+
     /// Whether the slot is that of a member that may serve.
     #[inline]
-    pub(super) fn may_serve(
-        &self,
-        id: EndpointId,
-        presence: Presence,
-        wanted: &Wanted<'_>,
-    ) -> bool {
-        if presence != Presence::Member {
+    pub(super) fn may_serve(&self, id: EndpointId, load: &Load, wanted: &Wanted<'_>) -> bool {
+        if load.presence != Presence::Member {
             return false;
         }
         wanted.anyone || {
             let tried = wanted.ask.exclude.contains(&id);
             let mut names = wanted.names.iter();
-            !tried && names.any(|name| self.names.serves(id.slot, *name))
+            let within = load.subsets.is_within(wanted.within);
+            !tried && within && names.any(|name| self.names.serves(id.slot, *name))
         }
     }
 }

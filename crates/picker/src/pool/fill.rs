@@ -92,7 +92,7 @@ impl Pool {
             slot,
             generation: load.generation,
         };
-        if !self.may_serve(id, load.presence, wanted) {
+        if !self.may_serve(id, load, wanted) {
             return;
         }
         let health = load.health.standing(self.now);

@@ -42,7 +42,7 @@ impl Pool {
         }
         for member in members {
             match self.by_key.get(&member.key) {
-                Some(slot) => self.rename(*slot, &member.name),
+                Some(slot) => self.edit(*slot, member),
                 None => synced.added.push((self.admit(member), member.key.clone())),
             }
         }
@@ -66,11 +66,15 @@ impl Pool {
         }
     }
 
-    fn rename(&mut self, slot: u32, name: &str) {
+    /// What may change of a member that stays.
+    fn edit(&mut self, slot: u32, spec: &MemberSpec) {
         if let Some(known) = self.members.get_mut(slot as usize)
-            && *known.name != *name
+            && *known.name != *spec.name
         {
-            known.name = name.into();
+            known.name = spec.name.as_str().into();
+        }
+        if let Some(load) = self.loads.get_mut(slot as usize) {
+            load.subsets = spec.subsets;
         }
     }
 
@@ -86,6 +90,7 @@ impl Pool {
             *load = Load {
                 presence: Presence::Member,
                 generation,
+                subsets: spec.subsets,
                 ..Load::default()
             };
         }

@@ -6,6 +6,7 @@ mod random;
 mod routing;
 mod silence;
 mod slowness;
+mod subsets;
 mod telemetry;
 mod trouble;
 
@@ -23,6 +24,7 @@ fn member(index: usize) -> MemberSpec {
     MemberSpec {
         key: format!("key-{index}"),
         name: format!("10.0.0.{index}:8000"),
+        subsets: Subsets::NONE,
     }
 }
 
@@ -47,6 +49,7 @@ fn plain<'a>(prompt_tokens: u32, held: &'a Held) -> Ask<'a> {
         priority: 0,
         body_bytes: 1000,
         exclude: &[],
+        subsets: Subsets::NONE,
         is_retry: false,
         streams: false,
     }

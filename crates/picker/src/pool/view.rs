@@ -113,6 +113,7 @@ impl Pool {
                 samples: member.learnt.own.samples(),
             },
             adapters: member.loaded.iter().filter_map(text).collect(),
+            subsets: load.subsets,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::relay;
 use crate::retry;
 use crate::worker::OutBuffer;
 use http1::Framing;
-use picker::{Ask, Decision, EndpointId, Micros};
+use picker::{Ask, Decision, EndpointId, Micros, Subsets};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,8 +27,8 @@ use std::time::Duration;
 /// Endpoints that were picked and not tried yet, in order.
 pub(super) type Picked = VecDeque<EndpointId>;
 
-/// A subset of the pool is told up to this many members.
-const MOST_SUBSET: usize = 256;
+/// That others are held for broken is told up to this many members.
+const MOST_TOLD: usize = 256;
 
 /// Asks the picker; `None`: the built-in one is to choose.
 ///
@@ -101,7 +101,7 @@ async fn answer(
     let question = Question {
         fields: mutation::request_fields(&x.head, &head, x.over_tls),
         body: x.body.bytes(),
-        subset: subset(pool),
+        subset: subset(pool, x.subsets),
     };
     drop(head);
     let within = within(picker.within, sending.due);
@@ -143,14 +143,19 @@ fn within(most: Duration, due: Option<Micros>) -> Duration {
     left.map_or(most, |left| most.min(Duration::from_micros(left)))
 }
 
-/// The members that are not held for broken, when some are: a picker may not know of those.
-fn subset(pool: &Pool) -> Vec<SocketAddr> {
-    let usable = pool.usable();
+/// The members to choose from, when those are not all: a subset that the pool's policy keeps the
+/// request to, or those that are not held for broken, of which a picker may not know.
+fn subset(pool: &Pool, subsets: Subsets) -> Vec<SocketAddr> {
+    let usable = pool.usable(subsets);
     let all = pool.endpoints();
-    if usable.len() == all.len() || usable.len() > MOST_SUBSET {
+    let is_long = subsets.is_empty() && usable.len() > MOST_TOLD;
+    if usable.len() == all.len() || is_long {
         return Vec::new();
     }
-    let of = all.iter().filter(|one| usable.contains(&one.id));
+    // Both are in the order of their slots.
+    let of = all
+        .iter()
+        .filter(|one| usable.binary_search(&one.id).is_ok());
     of.map(|one| one.address).collect()
 }
 

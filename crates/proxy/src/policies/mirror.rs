@@ -114,6 +114,7 @@ fn ask(x: &Exchange) -> Ask<'_> {
         priority: -1,
         body_bytes: x.body.bytes().len() as u32,
         exclude: &[],
+        subsets: picker::Subsets::NONE,
         is_retry: true,
         streams: false,
     }

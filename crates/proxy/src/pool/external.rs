@@ -9,7 +9,7 @@ use crate::tls::client::Connecting;
 use arc_swap::ArcSwapOption;
 use config::{ExternalPicker, PickerKind, PickerTls, PoolConfig};
 use parking_lot::Mutex;
-use picker::{Ask, Decision, EndpointId};
+use picker::{Ask, Decision, EndpointId, Subsets};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,9 +115,10 @@ impl Pool {
         found
     }
 
-    /// The members that are not held for broken, or may be tried out again.
-    pub(crate) fn usable(&self) -> Vec<EndpointId> {
-        self.state.lock().usable(clock::now())
+    /// The members that are not held for broken, or may be tried out again: those in the first of
+    /// `subsets` that has any, else all.
+    pub(crate) fn usable(&self, subsets: Subsets) -> Vec<EndpointId> {
+        self.state.lock().usable(clock::now(), subsets)
     }
 
     /// Books a request on a member that somebody else chose; `None` when it has left.

@@ -47,6 +47,7 @@ fn ask<'a>(held: &'a Held, exclude: &'a [EndpointId]) -> Ask<'a> {
         priority: 0,
         body_bytes: 0,
         exclude,
+        subsets: Subsets::NONE,
         is_retry: false,
         streams: true,
     }
