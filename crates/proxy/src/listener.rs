@@ -10,7 +10,7 @@ pub(crate) mod h2;
 
 use crate::deadline;
 use crate::live::Shared;
-use crate::memory::{ACCOUNT, CONNECTION_BYTES, Charge, TLS_BYTES, Use};
+use crate::memory::{ACCOUNT, CONNECTION_BYTES, Charge, Full, TLS_BYTES, Use};
 use crate::socket::Socket;
 use crate::tls;
 use crate::worker::{Local, no_delay};
@@ -59,7 +59,7 @@ pub(crate) async fn accept(
     let draining = Rc::new(Cell::new(false));
     let most = shared.limits.connections.saturating_mul(CONNECTION_BYTES);
     loop {
-        let is_full = ACCOUNT.bytes(Use::Connections) >= most;
+        let is_full = ACCOUNT.bytes(Use::Connections) >= most || ACCOUNT.is_spent();
         let accepted = tokio::select! {
             accepted = listener.accept(), if !is_full => accepted,
             () = tokio::time::sleep(BREATHER), if is_full => continue,
@@ -81,7 +81,9 @@ pub(crate) async fn accept(
                     draining: draining.clone(),
                     server_name: None,
                 };
-                let serving = connection(local.clone(), shared.clone(), stream, arrived);
+                // Counted before it is looked at: many may come until then.
+                let open = Open::new(&local);
+                let serving = connection(open, shared.clone(), stream, arrived);
                 tasks.spawn_local(serving);
             }
             Err(error) => {
@@ -130,9 +132,9 @@ impl Drop for Open {
     }
 }
 
-async fn connection(local: Rc<Local>, shared: Arc<Shared>, stream: TcpStream, arrived: Arrived) {
-    let _open = Open::new(&local);
-    let serving = std::panic::AssertUnwindSafe(serve(&local, &shared, stream, arrived));
+async fn connection(open: Open, shared: Arc<Shared>, stream: TcpStream, arrived: Arrived) {
+    let local = &open.local;
+    let serving = std::panic::AssertUnwindSafe(serve(local, &shared, stream, arrived));
     if futures_util::FutureExt::catch_unwind(serving)
         .await
         .is_err()
@@ -169,7 +171,14 @@ async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut a
     } else {
         h1::serve_connection(local, shared, &mut arrived, socket).await
     };
-    if let Some(begun) = begun {
-        Box::pin(h2::serve_connection(local, shared, &arrived, begun)).await;
+    let Some(begun) = begun else {
+        return;
+    };
+    match h2::admit() {
+        Ok(charge) => {
+            let serving = h2::serve_connection(local, shared, &arrived, (begun, charge));
+            Box::pin(serving).await;
+        }
+        Err(Full) => Box::pin(h2::turn_away(begun.0, &shared.limits)).await,
     }
 }

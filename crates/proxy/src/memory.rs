@@ -25,9 +25,14 @@ pub(crate) const CONNECTION_BYTES: usize = if cfg!(debug_assertions) {
 };
 /// What TLS adds to a connection: keys, records under way.
 pub(crate) const TLS_BYTES: usize = 36 << 10;
-/// What a connection of HTTP/2 adds, and what each of its streams does.
-pub(crate) const H2_BYTES: usize = 16 << 10;
+/// What a connection of HTTP/2 adds: buffers for frames, tables of fields in both directions, and
+/// what it may owe its client for free. Idle ones have been seen to take 21 KiB, used ones 27 to 55.
+pub(crate) const H2_BYTES: usize = 48 << 10;
+pub(crate) const H2_FREE_BYTES: usize = 4 << 10;
+/// What a stream of HTTP/2 costs while it is served (7 KiB beside long fields), and what its place
+/// does, which the connection keeps for later ones (1.3 to 2 KiB).
 pub(crate) const H2_STREAM_BYTES: usize = 8 << 10;
+pub(crate) const H2_PLACE_BYTES: usize = 3 << 9;
 /// What a request that waits in a queue costs beside its body.
 const WAITER_BYTES: usize = 1 << 10;
 /// A rule of a route and an endpoint, as configured and as served. Estimates, on the high side.
@@ -175,9 +180,18 @@ impl Account {
         Err(Full)
     }
 
+    /// Whether not even connections may come: what waits in the kernel's queue costs nothing here.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.held() > self.ceiling.load(Relaxed)
+    }
+
+    pub(crate) fn count_refusal(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+
     /// The failure of a request that there is no memory for; counts it.
     pub(crate) fn refuse(&self, phase: Phase) -> Failure {
-        self.refusals.fetch_add(1, Relaxed);
+        self.count_refusal();
         let message = "the gateway holds as much memory as it may; send the request again later";
         let mut failure = Failure::new(phase, Cause::Memory, message);
         failure.retry_after = Some(RETRY_AFTER);
@@ -221,6 +235,10 @@ impl Charge {
         }
         self.bytes = bytes;
         Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn release(&mut self) {

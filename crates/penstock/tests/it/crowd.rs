@@ -106,6 +106,8 @@ pub(crate) enum Says {
     HalfAHead,
     /// Nothing but `{}`, once the body has come.
     Little,
+    /// An answer with a body of so many bytes.
+    Body(usize),
     /// An event stream of so many events, so far apart, with its end mark.
     Events(u32, Duration),
     /// An event stream that goes on until the test says that it is over.
@@ -170,6 +172,7 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
         }
         match says {
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
+            Says::Body(bytes) => stream.write_all(whole(bytes).as_bytes()).await.ok()?,
             Says::HalfAHead => {
                 let field = format!("x-filler: {}\r\n", "x".repeat(1000));
                 let half = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
@@ -195,6 +198,14 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
 
 const HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// A whole answer with a body of so many bytes.
+fn whole(bytes: usize) -> String {
+    let body = format!("{{\"text\":\"{}\"}}", "x".repeat(bytes.saturating_sub(11)));
+    let length = body.len();
+    let json = "content-type: application/json";
+    format!("HTTP/1.1 200 OK\r\n{json}\r\ncontent-length: {length}\r\n\r\n{body}")
+}
 
 /// One event with so many bytes of text, as a chunk.
 fn event(bytes: usize) -> String {

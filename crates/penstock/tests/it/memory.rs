@@ -4,11 +4,13 @@
 use crate::crowd::{CROWD, Says, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
-use crate::over2::{GET, PREFACE, block, frame};
+use crate::over2::{GET, Http2, PREFACE, block, frame, raw, read_frame};
 use crate::servers::{CHAT, chat};
 use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const MIB: u64 = 1 << 20;
@@ -127,6 +129,187 @@ fn streams_of_http_2_that_nobody_reads_are_bounded() {
     drop(clients);
     stayed_below(&gateway, "never_read_http2");
     holds_nothing(&gateway);
+}
+
+/// A client of HTTP/2 with so many requests, whose windows are wide: what is meant for it is held
+/// back by nothing but the gateway.
+fn many_streams(streams: usize) -> Vec<u8> {
+    const WIDE: u32 = 16 << 20;
+    let initial_window = [&[0, 4][..], &WIDE.to_be_bytes()].concat();
+    let body = chat("llama", "hello", 100, true);
+    let mut fields = GET;
+    (fields[0].1, fields[2].1) = ("POST", CHAT);
+    let head = block(&fields);
+    let mut asked = [PREFACE, &frame(4, 0, 0, &initial_window)].concat();
+    asked.extend(frame(8, 0, 0, &WIDE.to_be_bytes()));
+    for id in (1..).step_by(2).take(streams) {
+        asked.extend(frame(1, 4, id, &head));
+        asked.extend(frame(0, 1, id, body.as_bytes()));
+    }
+    asked
+}
+
+/// Clients of HTTP/2, each with 20 requests, that read nothing of what they are answered: one after
+/// the other until one is refused, so that it is answers which fill the memory, or `at_once`.
+fn never_read_of_http_2(
+    says: Says,
+    at_once: bool,
+    drill: &str,
+) -> (Gateway, Vec<Option<TcpStream>>) {
+    const STREAMS: usize = 20;
+    let clients = promised(400, 900);
+    let gateway = limited(server(says), 64);
+    let asked = many_streams(STREAMS);
+    let refusals = || gateway.memory()["refusals"].as_u64().unwrap();
+    let mut streams = Vec::new();
+    while streams.len() < clients {
+        // One that is refused at once may not get to send all.
+        streams.push(CROWD.block_on(sent(gateway.address, &asked)));
+        if !at_once && refusals() == 0 {
+            let begun = (streams.len() * STREAMS) as f64;
+            let answered = || gateway.metric("penstock_requests_total") >= begun;
+            wait_until(|| refusals() > 0 || answered());
+        }
+    }
+    // All were looked at once nobody is refused any more.
+    wait_until(|| {
+        let before = refusals();
+        std::thread::sleep(Duration::from_millis(500));
+        before > 0 && refusals() == before
+    });
+    measured(&format!("memory.{drill}.clients"), clients as f64);
+    assert!(refusals() > clients as u64 / 2, "{}", refusals());
+    stayed_below(&gateway, drill);
+    (gateway, streams)
+}
+
+/// Memory is as it was, and requests are served.
+fn has_recovered(gateway: &Gateway) {
+    holds_nothing(gateway);
+    wait_until(|| gateway.holds("tls_and_http2") == 0);
+    assert!(gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+    let models = Http2::connect(gateway.address).get("/v1/models");
+    assert_eq!(models.status, 200);
+}
+
+#[test]
+fn short_answers_of_http_2_that_nobody_reads_are_bounded() {
+    let says = Says::Body(1 << 10);
+    let (gateway, streams) = never_read_of_http_2(says, true, "http2_short");
+    // Who was refused does not stay: there is room again, though nobody has left.
+    wait_until(|| gateway.memory()["held"].as_u64() < gateway.memory()["refuses_above"].as_u64());
+    let answer = Http2::connect(gateway.address).post(CHAT, &chat("llama", "hello", 100, false));
+    assert_eq!((answer.status, answer.body.len()), (200, 1 << 10));
+    drop(streams);
+    has_recovered(&gateway);
+}
+
+#[test]
+fn long_answers_of_http_2_that_nobody_reads_are_bounded() {
+    let says = Says::Body(64 << 10);
+    let (gateway, streams) = never_read_of_http_2(says, false, "http2_long");
+    assert!(gateway.holds("unsent_answers") > 4 * MIB);
+    // What they owe is still there: others are told so.
+    let answer = post(gateway.address, CHAT, &chat("llama", "hello", 100, false));
+    assert_eq!(answer.status, 503);
+    drop(streams);
+    has_recovered(&gateway);
+}
+
+#[test]
+fn event_streams_of_http_2_that_nobody_reads_are_bounded() {
+    let (gateway, streams) = never_read_of_http_2(Says::Endless, true, "http2_events");
+    drop(streams);
+    has_recovered(&gateway);
+}
+
+#[test]
+fn a_client_of_http_2_that_takes_nothing_is_left_though_its_answers_are_over() {
+    let endpoint = format!("http://{}", server(Says::Body(64 << 10)));
+    let args = ["--endpoint", &endpoint, "--limit", "write-stall=2s"];
+    let gateway = Gateway::run(&args);
+    let stream = CROWD.block_on(sent(gateway.address, many_streams(100)));
+    let answered = || gateway.metric("penstock_requests_total");
+    wait_until(|| answered() == 100.0 && gateway.metric("penstock_connections_open") == 1.0);
+    // The places of its streams are kept, and what they owe.
+    assert!(gateway.holds("tls_and_http2") > 200 << 10);
+    assert!(gateway.holds("unsent_answers") > MIB);
+    wait_until(|| gateway.metric("penstock_connections_open") == 0.0);
+    drop(stream);
+    has_recovered(&gateway);
+}
+
+#[test]
+fn requests_of_http_2_that_never_end_are_bounded() {
+    const STREAMS: usize = 200;
+    let clients = promised(120, 150);
+    let gateway = limited(server(Says::Little), 64);
+    let mut fields = GET;
+    (fields[0].1, fields[2].1) = ("POST", CHAT);
+    let head = block(&fields);
+    let begun = (1..).step_by(2).take(STREAMS);
+    let begun: Vec<u8> = begun.flat_map(|id| frame(1, 4, id, &head)).collect();
+    // All are connected before the first of them asks for anything.
+    let mut streams = Vec::new();
+    for _ in 0..clients {
+        let asked = [PREFACE, &frame(4, 0, 0, b"")].concat();
+        streams.push(CROWD.block_on(sent(gateway.address, asked)).unwrap());
+    }
+    wait_until(|| gateway.metric("penstock_connections_open") >= clients as f64);
+    for stream in &mut streams {
+        // One that is closed may not get to send all.
+        let _ = CROWD.block_on(stream.write_all(&begun));
+    }
+    wait_until(|| gateway.memory()["refusals"].as_u64() > Some(clients as u64));
+    std::thread::sleep(Duration::from_millis(500));
+    stayed_below(&gateway, "http2_half_requests");
+    drop(streams);
+    has_recovered(&gateway);
+}
+
+#[test]
+fn a_connection_of_http_2_that_is_refused_is_told_so_and_ended() {
+    let gateway = limited(server(Says::Endless), 64);
+    let known = Http2::connect(gateway.address);
+    assert_eq!(known.get("/v1/models").status, 200);
+    let body = chat("llama", "hello", 100, true);
+    let crowd = until_refused(&gateway, request(CHAT, &body, &[]), 1);
+    let answer = known.post(CHAT, &body);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.field("retry-after"), Some("1"));
+    assert!(answer.body.contains("\"memory\""), "{answer:?}");
+    assert!(known.end().is_ok(), "GOAWAY, for no error of the client's");
+    // A new one is not left without an answer either: 503, or GOAWAY to calm it (11).
+    let mut new = raw(gateway.address);
+    new.write_all(&frame(1, 5, 1, &block(&GET))).unwrap();
+    let told = std::iter::from_fn(|| read_frame(&mut new)).find_map(|frame| match frame {
+        (0, _, 1, body) => Some(String::from_utf8(body).unwrap().contains("\"memory\"")),
+        (7, _, _, goaway) if goaway[7] == 11 => Some(true),
+        _ => None,
+    });
+    assert_eq!(told, Some(true), "{:#}", gateway.memory());
+    drop((known, crowd));
+    has_recovered(&gateway);
+}
+
+#[test]
+fn connections_that_say_nothing_are_bounded() {
+    let clients = promised(2_000, 8_000);
+    let limit = 60;
+    let gateway = limited(server(Says::Little), limit);
+    let mut streams = Vec::new();
+    for _ in 0..clients {
+        // What the gateway does not take waits in the kernel's queue.
+        streams.push(CROWD.block_on(sent(gateway.address, b"")).unwrap());
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let held = gateway.memory()["held"].as_u64().unwrap();
+    // Each worker may have taken one more.
+    assert!(held < limit * MIB + MIB, "{held}");
+    measured("memory.silent.clients", clients as f64);
+    stayed_below(&gateway, "silent");
+    drop(streams);
+    has_recovered(&gateway);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! peer takes from us. A connection without credit is closed (`ENHANCE_YOUR_CALM`). Only the nine
 //! bytes of each frame's head are looked at (RFC 9113 section 4.1).
 
+use super::owed::Owed;
 use crate::clock;
 use crate::socket::Socket;
 use picker::Micros;
@@ -47,16 +48,26 @@ pub(super) struct Guarded {
     read: Vec<u8>,
     frames: Frames,
     flood: Flood,
+    owed: Owed,
 }
 
 impl Guarded {
-    pub(super) fn new(socket: Socket, read: Vec<u8>, flood: Flood) -> Self {
+    pub(super) fn new((socket, read): (Socket, Vec<u8>), flood: Flood, owed: Owed) -> Self {
         Self {
             socket,
             read,
             frames: Frames::new(clock::now()),
             flood,
+            owed,
         }
+    }
+
+    /// What the socket took of what it was given.
+    fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.owed.wrote(written.is_pending());
+        let count = ready!(written)?;
+        self.frames.earn(count);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -95,9 +106,8 @@ impl AsyncWrite for Guarded {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.socket).poll_write(cx, bytes))?;
-        this.frames.earn(count);
-        Poll::Ready(Ok(count))
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.wrote(written)
     }
 
     fn poll_write_vectored(
@@ -106,9 +116,8 @@ impl AsyncWrite for Guarded {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.socket).poll_write_vectored(cx, slices))?;
-        this.frames.earn(count);
-        Poll::Ready(Ok(count))
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,7 +125,11 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        // Flushed is what is left once everything was written.
+        this.owed.wrote(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,13 +3,14 @@
 //! What the client has no window for stays here (at most one read of the endpoint's, since the
 //! relay waits for [`Stream::flush`] before it reads on), so a slow client holds back its server.
 
+use super::owed::{Owed, Part, cost_of};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Growing};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::h1::{body_late, bounded, too_large};
-use crate::memory::{ACCOUNT, Charge, Full, H2_STREAM_BYTES, Use};
+use crate::memory::{ACCOUNT, Charge, Full, Use};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -20,12 +21,17 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+/// A larger buffer for what is unsent is not kept for the next read.
+const KEPT_BYTES: usize = 1 << 10;
+
 /// The client's side of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    answer: SendResponse<Bytes>,
-    body: Option<SendStream<Bytes>>,
+    answer: SendResponse<Part>,
+    body: Option<SendStream<Part>>,
     unsent: BytesMut,
+    /// The most that was in `unsent` since it was last empty: so large is its buffer.
+    unsent_most: usize,
     /// Bytes of the body that are still to come, where the head told.
     left: Option<u64>,
     /// Everything was handed over, the end too.
@@ -37,13 +43,14 @@ pub(crate) struct Stream {
     pub(in crate::listener) gone: bool,
     /// The stream itself, and what its client has no window for.
     _charge: Charge,
-    owed: Charge,
-    send_buffer: usize,
+    held: Charge,
+    /// What was handed over, of all streams of the connection.
+    owed: Owed,
 }
 
 impl Stream {
     pub(super) fn new(
-        answer: SendResponse<Bytes>,
+        (answer, owed, charge): (SendResponse<Part>, Owed, Charge),
         draining: Rc<Cell<bool>>,
         was_head: bool,
         limits: &Limits,
@@ -52,6 +59,7 @@ impl Stream {
             answer,
             body: None,
             unsent: BytesMut::new(),
+            unsent_most: 0,
             left: None,
             ended: false,
             was_head,
@@ -64,9 +72,9 @@ impl Stream {
             deadline: Deadline::new(),
             draining,
             gone: false,
-            _charge: Charge::fixed(Use::Layers, H2_STREAM_BYTES),
-            owed: Charge::none(Use::Unsent),
-            send_buffer: limits.http2.send_buffer,
+            _charge: charge,
+            held: Charge::none(Use::Unsent),
+            owed,
         }
     }
 
@@ -85,12 +93,13 @@ impl Stream {
             self.unsent
                 .extend_from_slice(head.get(start..).unwrap_or_default());
             self.unsent.extend_from_slice(body);
+            self.unsent_most = self.unsent_most.max(self.unsent.len());
         }
         let sent = poll_fn(|cx| match self.poll_send(cx) {
             Poll::Ready(sent) => Poll::Ready(sent),
             Poll::Pending => Poll::Ready(Ok(())),
         });
-        sent.await.map_err(|Gone| self.left())
+        sent.await.map_err(|lost| self.lost(lost))
     }
 
     /// Sends the head; returns how many bytes of `text` it has.
@@ -124,6 +133,8 @@ impl Stream {
             Framing::Chunked | Framing::Close => None,
         };
         self.ended = self.left == Some(0);
+        let room = self.owed.head(head_bytes);
+        room.map_err(|Full| ACCOUNT.refuse(Phase::Stream))?;
         match self.answer.send_response(response, self.ended) {
             Ok(body) => self.body = Some(body),
             Err(_) => return Err(self.left()),
@@ -132,7 +143,7 @@ impl Stream {
     }
 
     /// Hands over what the client has window for.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let Some(body) = &mut self.body else {
             return Poll::Ready(Ok(()));
         };
@@ -142,21 +153,36 @@ impl Stream {
                 body.reserve_capacity(self.unsent.len());
                 window = match body.poll_capacity(cx) {
                     Poll::Ready(Some(Ok(window))) => window,
-                    Poll::Ready(_) => return Poll::Ready(Err(Gone)),
+                    Poll::Ready(_) => return Poll::Ready(Err(Lost::Gone)),
                     Poll::Pending => return Poll::Pending,
                 };
             }
             let part = self.unsent.split_to(window.min(self.unsent.len()));
-            let left = self.left.map(|left| left.saturating_sub(part.len() as u64));
+            // A small part must not keep the buffer of a large read.
+            let bytes = if part.len() * 2 < self.unsent_most {
+                Bytes::copy_from_slice(&part)
+            } else {
+                part.freeze()
+            };
+            let left = self
+                .left
+                .map(|left| left.saturating_sub(bytes.len() as u64));
+            let Ok(part) = self.owed.part(bytes) else {
+                return Poll::Ready(Err(Lost::Full));
+            };
             self.left = left;
             self.ended = left == Some(0);
-            if body.send_data(part.freeze(), self.ended).is_err() {
-                return Poll::Ready(Err(Gone));
+            if body.send_data(part, self.ended).is_err() {
+                return Poll::Ready(Err(Lost::Gone));
             }
             if self.ended {
                 self.unsent.clear();
             }
         }
+        if self.unsent_most > KEPT_BYTES {
+            self.unsent = BytesMut::new();
+        }
+        self.unsent_most = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -165,43 +191,27 @@ impl Stream {
             return Ok(());
         }
         let mut seen = usize::MAX;
-        let mut is_full = false;
-        let mut stalled = false;
         let sent = poll_fn(|cx| {
             let sent = self.poll_send(cx);
             if sent.is_ready() {
                 return sent;
             }
-            // What the connection has taken over and not written counts too.
-            if self
-                .owed
-                .keep(self.unsent.len() + self.send_buffer)
-                .is_err()
-            {
-                is_full = true;
-                return Poll::Ready(Err(Gone));
+            if self.held.keep(cost_of(self.unsent_most)).is_err() {
+                return Poll::Ready(Err(Lost::Full));
             }
             if self.unsent.len() != seen {
                 seen = self.unsent.len();
                 self.deadline.set(clock::now() + limits.write_stall);
             }
-            stalled = self.deadline.poll_passed(cx);
-            if stalled || self.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Gone));
+            if self.deadline.poll_passed(cx) {
+                return Poll::Ready(Err(Lost::Stalled));
             }
-            Poll::Pending
+            self.poll_gone(cx).map(|()| Err(Lost::Gone))
         })
         .await;
         self.deadline.clear();
-        self.owed.release();
-        match sent {
-            Err(Gone) if is_full => Err(ACCOUNT.refuse(Phase::Stream)),
-            Err(Gone) if stalled => {
-                self.left();
-                Err(Failure::client_stalled())
-            }
-            sent => sent.map_err(|Gone| self.left()),
-        }
+        self.held.release();
+        sent.map_err(|lost| self.lost(lost))
     }
 
     /// Ends a body whose length was not told, with trailers if there are any.
@@ -215,12 +225,23 @@ impl Stream {
         if self.ended || self.left.is_some() {
             return Ok(());
         }
-        self.ended = true;
-        let ended = match (&mut self.body, trailers) {
-            (Some(body), Some(trailers)) => body.send_trailers(trailers),
-            (Some(body), None) => body.send_data(Bytes::new(), true),
-            (None, _) => Ok(()),
+        let Some(body) = &mut self.body else {
+            return Ok(());
         };
+        let ended = match trailers {
+            Some(trailers) => {
+                let texts = trailers.iter();
+                let bytes = texts.map(|(name, value)| name.as_str().len() + value.len());
+                let room = self.owed.head(bytes.sum());
+                room.map(|()| body.send_trailers(trailers))
+            }
+            None => {
+                let end = self.owed.part(Bytes::new());
+                end.map(|end| body.send_data(end, true))
+            }
+        };
+        let ended = ended.map_err(|Full| ACCOUNT.refuse(Phase::Stream))?;
+        self.ended = true;
         ended.map_err(|_| self.left())
     }
 
@@ -233,14 +254,26 @@ impl Stream {
         reset.map(|_| self.gone = true)
     }
 
-    /// What was begun and not ended is cut: the client must not take it for whole.
-    pub(super) fn close(&mut self) {
+    /// What was begun and not ended is cut: the client must not take it for whole. `unsaid`: the
+    /// reason where nothing was said.
+    pub(super) fn close(&mut self, unsaid: Reason) {
         if self.ended || self.gone {
             return;
         }
         match &mut self.body {
             Some(body) => body.send_reset(Reason::INTERNAL_ERROR),
-            None => self.answer.send_reset(Reason::INTERNAL_ERROR),
+            None => self.answer.send_reset(unsaid),
+        }
+    }
+
+    fn lost(&mut self, lost: Lost) -> Failure {
+        match lost {
+            Lost::Gone => self.left(),
+            Lost::Full => ACCOUNT.refuse(Phase::Stream),
+            Lost::Stalled => {
+                self.left();
+                Failure::client_stalled()
+            }
         }
     }
 
@@ -280,9 +313,16 @@ impl Drop for Share {
     }
 }
 
-/// The client does not take anything any more.
+/// Why the rest of an answer is not sent.
 #[derive(Debug)]
-struct Gone;
+enum Lost {
+    /// The client does not take anything any more.
+    Gone,
+    /// It does not read, while others need the memory.
+    Full,
+    /// It has taken nothing for as long as it may.
+    Stalled,
+}
 
 /// Fields that HTTP/2 has no place for (RFC 9113 section 8.2.2).
 fn is_of_connection(name: &HeaderName) -> bool {
@@ -312,6 +352,10 @@ pub(super) async fn receive(
     let fields = fields(&parts)?;
     // Before the body is read: what is refused anyway need not send it.
     let mut head = head(&parts, &fields, has_body.then_some(0))?;
+    if ACCOUNT.is_over() {
+        x.head = head;
+        return Err(ACCOUNT.refuse(Phase::Request));
+    }
     let announced = parts.headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
     let announced = announced
