@@ -305,6 +305,7 @@ async fn answered(
     if reply.reusable() && !endpoint.stop.is_cancelled() {
         upstream.keep(endpoint, sending.local, sending.limits);
     }
+    reply.keep_spare();
     Ok(())
 }
 

@@ -170,7 +170,7 @@ pub(crate) async fn begin(
     limits: &Limits,
     mut deadline: HeadDeadline<'_>,
 ) -> Result<Begun, Failure> {
-    let mut reply = Box::new(Reply::new(x, limits));
+    let mut reply = Reply::boxed(x, limits);
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut held = Charge::none(Use::Undecided);
