@@ -20,7 +20,7 @@ fuzz_target!(|text: &[u8]| {
     let counters =
         [fresh.prefix_hits, fresh.prefix_queries, fresh.preemptions, fresh.generation_tokens];
     assert!(counters.into_iter().flatten().all(|count| count >= 0.0));
-    for card in scan_models(text) {
+    for card in scan_models(text).into_iter().flatten() {
         assert!(!card.id.is_empty());
     }
 });

@@ -23,17 +23,18 @@ pub struct ModelCard {
     pub max_model_len: Option<u32>,
 }
 
-/// Reads a model list; empty when the body holds none.
+/// Reads a model list; `None` when the body is none: an empty list is one, a list in which nothing
+/// is a model is not.
 #[must_use]
-pub fn scan_models(body: &[u8]) -> Vec<ModelCard> {
+pub fn scan_models(body: &[u8]) -> Option<Vec<ModelCard>> {
     let mut cards = Vec::new();
-    if let Some(data) = find(body, b"data") {
-        elements(data, |model| {
-            cards.extend(card(model));
-            cards.len() < MOST_MODELS
-        });
-    }
-    cards
+    let mut is_empty = true;
+    elements(find(body, b"data")?, |model| {
+        is_empty = false;
+        cards.extend(card(model));
+        cards.len() < MOST_MODELS
+    })?;
+    (is_empty || !cards.is_empty()).then_some(cards)
 }
 
 fn card(model: &[u8]) -> Option<ModelCard> {

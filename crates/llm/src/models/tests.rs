@@ -22,7 +22,7 @@ fn reads_what_is_a_model() {
             ..card("c")
         },
     ];
-    assert_eq!(scan_models(body), expected);
+    assert_eq!(scan_models(body).unwrap(), expected);
 }
 
 #[test]
@@ -33,10 +33,19 @@ fn reads_nothing_from_what_is_no_list() {
         b"[]",
         b"{}",
         br#"{"data":{}}"#,
+        br#"{"data":5}"#,
+        br#"{"data":null}"#,
         br#"{"data":[{"id":"x"}"#,
+        br#"{"data":[{"id":"x"},]}"#,
+        br#"{"data":[{"name":"x"}]}"#,
+        br#"[{"id":"x"}]"#,
     ] {
-        assert_eq!(scan_models(body), [], "{}", body.escape_ascii());
+        assert_eq!(scan_models(body), None, "{}", body.escape_ascii());
     }
+    assert_eq!(
+        scan_models(br#"{"object":"list","data":[ ]}"#),
+        Some(vec![])
+    );
 }
 
 #[test]
@@ -46,5 +55,5 @@ fn bounds_the_list() {
         body.extend_from_slice(br#",{"id":"x"}"#);
     }
     body.extend_from_slice(b"]}");
-    assert_eq!(scan_models(&body).len(), MOST_MODELS);
+    assert_eq!(scan_models(&body).unwrap().len(), MOST_MODELS);
 }

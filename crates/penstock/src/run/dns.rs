@@ -48,8 +48,11 @@ pub(super) async fn of(servers: &[SocketAddr], host: &str) -> Option<Told> {
     for server in servers.iter().take(MOST_SERVERS) {
         for kind in [TYPE::A, TYPE::AAAA] {
             let asked = tokio::time::timeout(DEADLINE, ask(*server, host, kind)).await;
-            if let Ok(Some(told)) = asked {
-                return Some(told);
+            match asked {
+                Ok(Some(told)) => return Some(told),
+                Ok(None) => {}
+                // A silent one is not asked for the other kind: the next may know.
+                Err(_) => break,
             }
         }
     }

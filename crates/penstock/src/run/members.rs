@@ -1,17 +1,19 @@
-//! Members with addresses: names are resolved here, off the request path.
+//! Members with addresses: names are resolved here, off the request path and beside the loop that
+//! applies edits.
 //!
-//! A name that cannot be resolved keeps the addresses that it had: a failing name server takes no
-//! endpoint out of service. It is looked up again when its time to live is over.
+//! What is known of a name holds until there is an answer: a failing or silent name server takes no
+//! endpoint out of service and holds up no edit. A name is looked up again when its time to live is
+//! over; one that was never resolved has no addresses.
 
 use super::dns;
-use config::{Address, Objects, PickerKind, Snapshot};
+use config::{Address, ObjectName, Objects, PickerKind, ServicePort, Snapshot};
 use picker::Subsets;
 use proxy::{Members, Resolved};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -22,11 +24,14 @@ const LEAST: Duration = Duration::from_secs(1);
 const MOST: Duration = Duration::from_secs(300);
 
 type Name = (String, u16);
+/// Addresses and, where that is told, how long they hold.
+type Told = (Vec<SocketAddr>, Option<Duration>);
 
-/// Addresses of endpoints that are known by name.
+/// Addresses of endpoints that are known by name, and questions for them that are under way.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     known: BTreeMap<Name, Known>,
+    questions: JoinSet<Option<Told>>,
     /// Who is asked for them; nobody: the system's resolver.
     servers: Arc<[SocketAddr]>,
 }
@@ -35,12 +40,16 @@ pub(crate) struct Names {
 struct Known {
     addresses: Vec<SocketAddr>,
     until: Instant,
+    /// The question under way: answers to earlier ones do not count.
+    question: Option<task::Id>,
+    /// Nobody has waited for its first answer yet.
+    is_new: bool,
 }
 
 /// Which names to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LookUp {
-    /// Those that are new, without an address, or whose time is over.
+    /// Those whose time is over.
     Due,
     All,
 }
@@ -53,56 +62,42 @@ struct Wanted {
     subsets: Subsets,
 }
 
+/// All endpoints of a configuration, by what they are the members of.
+struct Configured {
+    pools: Vec<(ObjectName, Vec<Wanted>)>,
+    services: Vec<(ServicePort, Vec<Wanted>)>,
+    pickers: Vec<(ObjectName, Vec<Wanted>)>,
+}
+
 impl Names {
     pub(crate) fn new(servers: &[SocketAddr]) -> Self {
         Self {
-            known: BTreeMap::new(),
             servers: servers.into(),
+            ..Self::default()
         }
     }
 
-    /// All members of the pools and Services of a snapshot.
+    /// All members of the pools and Services of a snapshot. Names that it is the first to have are
+    /// waited for, but not for longer than `patience`: else an edit that moves a pool to another
+    /// name would leave it without members for as long as a look-up takes.
     pub(crate) async fn resolve(
         &mut self,
         objects: &Objects,
         snapshot: &Snapshot,
-        which: LookUp,
+        patience: Duration,
     ) -> Members {
-        let pools: Vec<_> = snapshot
-            .pools
-            .keys()
-            .map(|name| (name.clone(), of_pool(objects, name)))
-            .collect();
-        let services: Vec<_> = snapshot
-            .services
-            .iter()
-            .map(|(port, service)| (port.clone(), listed(&service.endpoints)))
-            .collect();
-        let pickers: Vec<_> = snapshot
-            .pools
-            .iter()
-            .filter_map(|(name, pool)| match &pool.picker_kind {
-                PickerKind::External(picker) => Some((name.clone(), listed(&picker.endpoints))),
-                PickerKind::BuiltIn => None,
-            })
-            .collect();
-        let of_pools = pools.iter().chain(&pickers).flat_map(|(_, wanted)| wanted);
-        let of_services = services.iter().flat_map(|(_, wanted)| wanted);
-        self.look_up(of_pools.chain(of_services), which).await;
-        Members {
-            pools: pools
-                .into_iter()
-                .map(|(name, wanted)| (name, self.addresses(wanted)))
-                .collect(),
-            services: services
-                .into_iter()
-                .map(|(port, wanted)| (port, self.addresses(wanted)))
-                .collect(),
-            pickers: pickers
-                .into_iter()
-                .map(|(name, wanted)| (name, self.addresses(wanted)))
-                .collect(),
+        let configured = Configured::of(objects, snapshot);
+        self.want(configured.all());
+        let _ = tokio::time::timeout(patience, self.new_are_told()).await;
+        for known in self.known.values_mut() {
+            known.is_new = false;
         }
+        self.addresses_of(configured)
+    }
+
+    /// The same as far as it is known now.
+    pub(crate) fn members(&self, objects: &Objects, snapshot: &Snapshot) -> Members {
+        self.addresses_of(Configured::of(objects, snapshot))
     }
 
     /// When the next name is to be looked up, if there are names.
@@ -110,41 +105,87 @@ impl Names {
         self.known.values().map(|known| known.until).min()
     }
 
-    /// Asks for all names at once; forgets those that are not wanted any more.
-    async fn look_up(&mut self, wanted: impl Iterator<Item = &Wanted>, which: LookUp) {
+    /// Asks for names again.
+    pub(crate) fn look_up(&mut self, which: LookUp) {
         let now = Instant::now();
-        let mut known = BTreeMap::new();
-        let mut asking = JoinSet::new();
+        for (name, known) in &mut self.known {
+            let is_due = known.until <= now && known.question.is_none();
+            if which == LookUp::All || is_due {
+                known.ask(name, &self.servers, &mut self.questions);
+            }
+        }
+    }
+
+    /// Waits for answers and takes those that are there; tells whether a name has other addresses
+    /// now. Never returns where nothing is asked.
+    pub(crate) async fn told(&mut self) -> bool {
+        let Some(first) = self.questions.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        let mut has_moved = self.take(first);
+        while let Some(next) = self.questions.try_join_next_with_id() {
+            has_moved |= self.take(next);
+        }
+        has_moved
+    }
+
+    async fn new_are_told(&mut self) {
+        let is_open = |known: &Known| known.is_new && known.question.is_some();
+        while self.known.values().any(is_open) {
+            self.told().await;
+        }
+    }
+
+    fn take(&mut self, ended: Result<(task::Id, Option<Told>), JoinError>) -> bool {
+        let (id, told) = ended.unwrap_or_else(|error| (error.id(), None));
+        let mut all = self.known.values_mut();
+        let Some(known) = all.find(|known| known.question == Some(id)) else {
+            return false;
+        };
+        known.question = None;
+        let Some((addresses, time)) = told else {
+            return false;
+        };
+        known.until = Instant::now() + time.unwrap_or(UNTOLD).clamp(LEAST, MOST);
+        let has_moved = known.addresses != addresses;
+        known.addresses = addresses;
+        has_moved
+    }
+
+    /// Asks for names that are new or without an address; forgets those that are not wanted any
+    /// more.
+    fn want<'a>(&mut self, wanted: impl Iterator<Item = &'a Wanted>) {
+        let mut before = std::mem::take(&mut self.known);
         for one in wanted {
             let Address::Fqdn(host, port) = &one.address else {
                 continue;
             };
             let name = (host.clone(), *port);
-            if known.contains_key(&name) {
+            if self.known.contains_key(&name) {
                 continue;
             }
-            let mut before = self.known.remove(&name).unwrap_or_else(|| Known {
-                addresses: Vec::new(),
-                until: now,
-            });
-            let is_due = before.addresses.is_empty() || before.until <= now;
-            if which == LookUp::All || is_due {
-                before.until = now + UNTOLD;
-                let (name, servers) = (name.clone(), self.servers.clone());
-                asking.spawn(async move { (ask(&name, &servers).await, name) });
+            let mut known = before.remove(&name).unwrap_or_else(Known::nothing);
+            if known.addresses.is_empty() && known.question.is_none() {
+                known.ask(&name, &self.servers, &mut self.questions);
             }
-            known.insert(name, before);
+            self.known.insert(name, known);
         }
-        while let Some(asked) = asking.join_next().await {
-            let Ok((Some((addresses, time)), name)) = asked else {
-                continue;
-            };
-            if let Some(known) = known.get_mut(&name) {
-                known.until = now + time.unwrap_or(UNTOLD).clamp(LEAST, MOST);
-                known.addresses = addresses;
-            }
+    }
+
+    fn addresses_of(&self, configured: Configured) -> Members {
+        Members {
+            pools: self.each(configured.pools).collect(),
+            services: self.each(configured.services).collect(),
+            pickers: self.each(configured.pickers).collect(),
         }
-        self.known = known;
+    }
+
+    fn each<Of>(
+        &self,
+        wanted: Vec<(Of, Vec<Wanted>)>,
+    ) -> impl Iterator<Item = (Of, Vec<Resolved>)> {
+        let of_one = |(of, wanted)| (of, self.addresses(wanted));
+        wanted.into_iter().map(of_one)
     }
 
     fn addresses(&self, wanted: Vec<Wanted>) -> Vec<Resolved> {
@@ -174,6 +215,52 @@ impl Names {
     }
 }
 
+impl Known {
+    fn nothing() -> Self {
+        Self {
+            addresses: Vec::new(),
+            until: Instant::now(),
+            question: None,
+            is_new: true,
+        }
+    }
+
+    fn ask(&mut self, name: &Name, servers: &Arc<[SocketAddr]>, to: &mut JoinSet<Option<Told>>) {
+        let (name, servers) = (name.clone(), servers.clone());
+        let question = to.spawn(async move { ask(&name, &servers).await });
+        self.question = Some(question.id());
+        self.until = Instant::now() + UNTOLD;
+    }
+}
+
+impl Configured {
+    fn of(objects: &Objects, snapshot: &Snapshot) -> Self {
+        let pools = snapshot.pools.keys();
+        let services = snapshot.services.iter();
+        let pickers = snapshot.pools.iter();
+        Self {
+            pools: pools
+                .map(|name| (name.clone(), of_pool(objects, name)))
+                .collect(),
+            services: services
+                .map(|(port, service)| (port.clone(), listed(&service.endpoints)))
+                .collect(),
+            pickers: pickers
+                .filter_map(|(name, pool)| match &pool.picker_kind {
+                    PickerKind::External(picker) => Some((name.clone(), listed(&picker.endpoints))),
+                    PickerKind::BuiltIn => None,
+                })
+                .collect(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Wanted> {
+        let of_pools = self.pools.iter().chain(&self.pickers);
+        let of_services = self.services.iter().flat_map(|(_, wanted)| wanted);
+        of_pools.flat_map(|(_, wanted)| wanted).chain(of_services)
+    }
+}
+
 fn of_pool(objects: &Objects, name: &config::ObjectName) -> Vec<Wanted> {
     let wanted = |member: config::Member| Wanted {
         key: member.key,
@@ -195,15 +282,16 @@ fn listed(endpoints: &[Address]) -> Vec<Wanted> {
     endpoints.iter().map(wanted).collect()
 }
 
-/// The addresses of a name and, where that is told, how long they hold; `None` when there is no
-/// usable answer.
-async fn ask(
-    (host, port): &Name,
-    servers: &[SocketAddr],
-) -> Option<(Vec<SocketAddr>, Option<Duration>)> {
-    // What this name means is no question for name servers (RFC 6761).
-    let (mut found, time) = if servers.is_empty() || host.eq_ignore_ascii_case("localhost") {
-        (of_system(host, *port).await?, dns::time_of(host).await)
+/// What is told of a name; `None` when there is no usable answer.
+async fn ask((host, port): &Name, servers: &[SocketAddr]) -> Option<Told> {
+    let (mut found, time) = if host.eq_ignore_ascii_case("localhost") {
+        // What this name means is no question for name servers (RFC 6761).
+        (of_system(host, *port).await?, None)
+    } else if servers.is_empty() {
+        // Name servers that are silent do not keep back what, say, the hosts file knows.
+        let time = tokio::time::timeout(DEADLINE, dns::time_of(host));
+        let (found, time) = tokio::join!(of_system(host, *port), time);
+        (found?, time.ok().flatten())
     } else {
         let Some(told) = dns::of(servers, host).await else {
             tracing::warn!(host, "no name server knows an endpoint's name");
@@ -269,15 +357,28 @@ mod tests {
         let host = "engine.invalid";
         let known = Known {
             addresses: vec![address],
-            until: Instant::now(),
+            ..Known::nothing()
         };
         names.known.insert((host.to_owned(), 80), known);
-        names
-            .look_up([&wanted(host)].into_iter(), LookUp::All)
-            .await;
+        names.look_up(LookUp::Due);
+        assert!(!names.told().await);
         assert_eq!(names.addresses(vec![wanted(host)])[0].address, address);
         assert!(names.due().unwrap() > Instant::now() + UNTOLD / 2);
-        names.look_up([].into_iter(), LookUp::Due).await;
+        names.want([].into_iter());
         assert!(names.addresses(vec![wanted(host)]).is_empty(), "forgotten");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_an_earlier_question_does_not_count() {
+        let mut names = Names::default();
+        names.want([wanted("localhost")].iter());
+        let name = ("localhost".to_owned(), 80);
+        let earlier = names.known[&name].question.unwrap();
+        names.look_up(LookUp::All);
+        let stale: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        assert!(!names.take(Ok((earlier, Some((vec![stale], None))))));
+        assert!(names.known[&name].addresses.is_empty());
+        while !names.told().await {}
+        assert!(names.known[&name].addresses[0].ip().is_loopback());
     }
 }

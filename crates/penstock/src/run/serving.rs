@@ -20,6 +20,11 @@ use tokio::time::Instant;
 const REBIND_AFTER: Duration = Duration::from_millis(100);
 const REBIND_MOST: Duration = Duration::from_secs(30);
 
+/// How long the first configuration waits for the addresses of its names, and how long an edit does
+/// for those of new ones.
+const AT_FIRST: Duration = Duration::from_secs(3);
+const AT_AN_EDIT: Duration = Duration::from_millis(250);
+
 /// Everything that a running gateway consists of.
 #[derive(Debug)]
 pub(super) struct Serving {
@@ -29,8 +34,10 @@ pub(super) struct Serving {
     names: Names,
     /// Problems that were reported already.
     told: BTreeSet<String>,
-    /// Wait until sockets that are not open are tried again.
-    rebind: Option<Duration>,
+    /// When sockets that are not open are tried again, and how long that was to wait for.
+    rebind: Option<(Instant, Duration)>,
+    /// Wait for the addresses of names that the next configuration is the first to have.
+    patience: Duration,
 }
 
 impl Serving {
@@ -42,6 +49,7 @@ impl Serving {
             names,
             told: BTreeSet::new(),
             rebind: None,
+            patience: AT_FIRST,
         }
     }
 
@@ -49,10 +57,9 @@ impl Serving {
     pub(super) async fn apply(&mut self) -> Applied {
         let compiled = self.source.compile();
         let objects = self.source.objects();
-        let members = self
-            .names
-            .resolve(objects, &compiled.snapshot, LookUp::Due)
-            .await;
+        let patience = std::mem::replace(&mut self.patience, AT_AN_EDIT);
+        let resolving = self.names.resolve(objects, &compiled.snapshot, patience);
+        let members = resolving.await;
         let applied = self.proxy.apply(compiled.snapshot.clone(), &members);
         let mut statuses = compiled.statuses;
         let reports = reports(&compiled.snapshot, &applied);
@@ -60,9 +67,10 @@ impl Serving {
         self.source.report(&compiled.snapshot, &reports);
         self.tell(&statuses);
         let failed = applied.binds.iter().any(|bound| bound.result.is_err());
-        self.rebind = failed.then(|| match self.rebind {
-            Some(before) => (before * 2).min(REBIND_MOST),
-            None => REBIND_AFTER,
+        self.rebind = failed.then(|| {
+            let before = self.rebind.map(|(_, wait)| (wait * 2).min(REBIND_MOST));
+            let wait = before.unwrap_or(REBIND_AFTER);
+            (Instant::now() + wait, wait)
         });
         self.admin.set_configuration(Configuration {
             statuses,
@@ -74,14 +82,14 @@ impl Serving {
     /// Follows changes until a signal ends the process.
     pub(super) async fn follow(&mut self, signals: &mut Signals) {
         loop {
-            let rebind = self.rebind.map(|time| Instant::now() + time);
+            let rebind = self.rebind.map(|(at, _)| at);
             let due = self.names.due();
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::End => return,
                     Asked::Reload => {
                         self.source.look_now();
-                        self.resolve(LookUp::All).await;
+                        self.names.look_up(LookUp::All);
                     }
                 },
                 is_good = self.source.changed() => {
@@ -92,7 +100,10 @@ impl Serving {
                         self.refuse();
                     }
                 }
-                () = wait_until(due) => self.resolve(LookUp::Due).await,
+                () = wait_until(due) => self.names.look_up(LookUp::Due),
+                has_moved = self.names.told() => if has_moved {
+                    self.follow_names();
+                },
                 () = wait_until(rebind) => {
                     self.apply().await;
                 }
@@ -100,11 +111,10 @@ impl Serving {
         }
     }
 
-    /// Resolves names again.
-    async fn resolve(&mut self, which: LookUp) {
+    /// Puts the addresses in force that names have now.
+    fn follow_names(&self) {
         let live = self.proxy.live();
-        let objects = self.source.objects();
-        let members = self.names.resolve(objects, &live.snapshot, which).await;
+        let members = self.names.members(self.source.objects(), &live.snapshot);
         self.proxy.apply_members(&members);
     }
 

@@ -1,6 +1,7 @@
 //! Model names: what the engine is asked for, what the client reads, who is unknown.
 
 use crate::gateway::{Answer, Gateway, get, post, post_with, wait_until};
+use crate::scripted::lists;
 use crate::servers::{CHAT, Open, Received, Scripted, Server, chat, event_stream, events, json};
 use std::time::Duration;
 
@@ -233,6 +234,30 @@ fn a_server_that_does_not_tell_its_models_gets_unknown_ones() {
     let answer = post_with(gateway.address, CHAT, &chat("mystery", "x", 1, true), &[]);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(silent.received()[0].contains("mystery"));
+}
+
+#[test]
+fn what_is_no_list_of_models_does_not_tell_them() {
+    for (models, status) in [
+        ("hello", 200),
+        ("", 200),
+        ("{}", 200),
+        ("[]", 200),
+        (r#"{"data": 5}"#, 200),
+        (r#"{"data": null}"#, 200),
+        (r#"{"object":"list","data":[{"name":"llama"}]}"#, 200),
+        (r#"{"object":"list","data":[{"id":"llama"}"#, 200),
+        (r#"{"object":"list","data":[{"id":"llama"}]}"#, 404),
+        (r#"{"object":"list","data":[]}"#, 404),
+    ] {
+        let gateway = Gateway::before(&[lists(models)]);
+        let answer = post(gateway.address, CHAT, &chat("mystery", "x", 1, false));
+        assert_eq!(answer.status, status, "{models}: {answer:?}");
+        match status {
+            200 => assert_eq!(answer.body, "served", "{models}"),
+            _ => openai_error(&answer, 404, "model_not_found"),
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Servers that are known by name: traffic follows the name when its time to live is over, neither
 //! before nor much later, and stays where it was when nobody can tell.
 
+use crate::configured::Configured;
 use crate::gateway::{Gateway, post, wait_until};
 use crate::picker::Kept;
 use crate::servers::{CHAT, chat};
@@ -8,12 +9,16 @@ use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, QTYPE, ResourceRecord, TYPE};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// A name server that says what a test tells it to say.
 struct NameServer {
     address: SocketAddr,
     names: Arc<Mutex<BTreeMap<&'static str, Known>>>,
+    /// It takes questions and answers none.
+    is_silent: Arc<AtomicBool>,
 }
 
 /// One name.
@@ -31,16 +36,23 @@ impl NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let names = Arc::<Mutex<BTreeMap<_, Known>>>::default();
-        let kept = names.clone();
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let (kept, silent) = (names.clone(), is_silent.clone());
         // The thread ends with the test binary: it holds nothing but its socket.
         std::thread::spawn(move || {
             let mut room = [0; 512];
             while let Ok((count, from)) = socket.recv_from(&mut room) {
                 let answer = answer(&room[..count], &kept);
-                socket.send_to(&answer, from).unwrap();
+                if !silent.load(SeqCst) {
+                    socket.send_to(&answer, from).unwrap();
+                }
             }
         });
-        Self { address, names }
+        Self {
+            address,
+            names,
+            is_silent,
+        }
     }
 
     fn tells(&self, name: &'static str, address: Option<Ipv4Addr>, seconds: u32) {
@@ -90,11 +102,16 @@ fn servers() -> u16 {
     }
 }
 
+/// Who serves this model, if anybody does.
+fn found(gateway: SocketAddr, model: &str) -> Option<String> {
+    let answer = post(gateway, CHAT, &chat(model, "hello", 1, false));
+    (answer.status == 200).then_some(answer.body)
+}
+
 /// Who serves this model.
+#[track_caller]
 fn server_of(gateway: &Gateway, model: &str) -> String {
-    let answer = post(gateway.address, CHAT, &chat(model, "hello", 1, false));
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.body
+    found(gateway.address, model).expect("somebody serves it")
 }
 
 #[test]
@@ -136,5 +153,57 @@ fn traffic_follows_a_name_when_its_time_is_over() {
     gateway.signal("-HUP");
     wait_until(|| server_of(&gateway, "lasting") == "two");
     assert_eq!(server_of(&gateway, "quick"), "two");
+    gateway.is_quiet();
+}
+
+/// Far less than the time after which name servers that do not answer are given up.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+#[test]
+fn an_edit_does_not_wait_for_name_servers_that_are_silent() {
+    let (names, port) = (NameServer::start(), servers());
+    // Who is asked next has nothing to say either.
+    let silent = [(); 2].map(|()| UdpSocket::bind((ONE, 0)).unwrap());
+    let servers = [
+        names.address,
+        silent[0].local_addr().unwrap(),
+        silent[1].local_addr().unwrap(),
+    ];
+    let servers = servers.map(|server| server.to_string());
+    let asked = servers
+        .iter()
+        .flat_map(|server| ["--name-server", server.as_str()]);
+    names.tells("known.example", Some(ONE), 1);
+    let pool = |name: &str, host: &str| {
+        format!("  - {{name: {name}, models: [{name}], endpoints: ['http://{host}:{port}']}}\n")
+    };
+    let mut text = "listen: 127.0.0.1:PORT\npools:\n".to_owned() + &pool("known", "known.example");
+    let gateway = Configured::start_with(&text, &asked.collect::<Vec<_>>());
+    let address = gateway.address;
+    assert_eq!(found(address, "known").unwrap(), "one");
+    names.is_silent.store(true, SeqCst);
+    // While a name is looked up again, and while one is for the first time, again and again.
+    let asked = names.asked("known.example");
+    wait_until(|| names.asked("known.example") > asked);
+    names.tells("unknown.example", Some(ONE), 1);
+    text += &pool("unknown", "unknown.example");
+    for edit in 0..3 {
+        let name = format!("edit-{edit}");
+        text += &pool(&name, &TWO.to_string());
+        let from = Instant::now();
+        gateway.edit(&text);
+        // Before, a model that no pool declares goes to the first.
+        while found(address, &name).as_deref() != Some("two") {
+            assert!(from.elapsed() < AT_ONCE, "{name} is not in force");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(found(address, "known").unwrap(), "one", "kept meanwhile");
+        assert_eq!(found(address, "unknown"), None, "it has no members yet");
+        wait_until(|| names.asked("unknown.example") > 0);
+    }
+    names.is_silent.store(false, SeqCst);
+    gateway.signal("-HUP");
+    wait_until(|| found(address, "unknown").is_some());
+    assert_eq!(found(address, "known").unwrap(), "one");
     gateway.is_quiet();
 }

@@ -64,6 +64,24 @@ pub(crate) fn echo(name: &'static str) -> SocketAddr {
     })
 }
 
+/// Answers looks at its models with `models`, and what is asked of them with `served`.
+pub(crate) fn lists(models: &'static str) -> SocketAddr {
+    serve(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        while let Some(lines) = read_head(&mut reader) {
+            let body = match lines[0].split(' ').nth(1) {
+                Some("/v1/models") => models,
+                Some("/metrics") => "",
+                _ => "served",
+            };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            if stream.write_all((head + body).as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
 /// What a [`counting`] server has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {

@@ -2,7 +2,7 @@
 //!
 //! Servers are asked for `/v1/models` now and then. A name that nobody declares or announces is
 //! answered with 404 only when every ready server has answered lately without it; else the request
-//! goes on, and the server decides.
+//! goes on, and the server decides. What is no list of models is no answer; an empty list is one.
 
 use super::{Endpoint, Pool};
 use crate::clock;
@@ -147,7 +147,10 @@ pub(super) async fn refresh(
             "/v1/models answered {status}"
         )));
     }
-    endpoint.announced.update(llm::scan_models(body), || {
+    let Some(cards) = llm::scan_models(body) else {
+        return Err(std::io::Error::other("/v1/models answered no list"));
+    };
+    endpoint.announced.update(cards, || {
         pool.recatalogue();
         pool.announce(endpoint);
     });
