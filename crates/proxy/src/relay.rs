@@ -294,6 +294,12 @@ pub(crate) struct Way<'a> {
 }
 
 impl Way<'_> {
+    /// Whether the client can be told of trailers and some may come. What has a length is known to
+    /// be whole before they do.
+    fn awaits_trailers(&self, client: &Client) -> bool {
+        self.upstream.may_bring_trailers() && client.takes_trailers()
+    }
+
     /// Notes the first token once there is one; answers that are no stream count with their head.
     fn first_token(&mut self, reply: &Reply, x: &mut Exchange) {
         if x.timings.first_token.0 == 0 && !reply.holds() {
@@ -340,6 +346,7 @@ pub(crate) async fn finish(
         Some((scratch, range)) => scratch.get(range.clone()).unwrap_or_default(),
         None => &[],
     };
+    client.hold_open(way.awaits_trailers(client));
     let mut sent = reply.send(client, &head, &ready, body).await;
     drop((ready, raw, head));
     if sent.is_ok() && reply.switches() {
@@ -377,7 +384,7 @@ async fn stream(
     let mut heartbeat = Heartbeat::new();
     let mut heard = true;
     let mut heard_at = Micros(0);
-    while !reply.is_done() {
+    while !reply.is_done() || reply.is_whole() && way.awaits_trailers(client) {
         client.flush(limits).await?;
         let now = clock::coarse();
         if core::mem::take(&mut heard) {
@@ -388,12 +395,13 @@ async fn stream(
         client.set_deadline(Some(due.min(now + limits.look)));
         let failure = match next(client, way.upstream, limits).await {
             Event::Bytes(scratch, count) if count > 0 => {
+                client.hold_open(way.awaits_trailers(client));
                 forward(client, reply, (scratch, count)).await?;
                 way.first_token(reply, x);
                 heard = true;
                 continue;
             }
-            Event::Bytes(..) if reply.ends_at_close() => break,
+            Event::Bytes(..) if reply.ends_at_close() || reply.is_whole() => break,
             Event::Bytes(..) => closed_mid_stream(),
             Event::Broken(error) => reset_mid_stream(&error),
             // Clients hang up at the end mark; what is left is framing.

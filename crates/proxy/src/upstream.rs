@@ -86,6 +86,15 @@ impl Upstream {
         }
     }
 
+    /// Whether trailers may still come, though the body may be whole.
+    #[inline]
+    pub(crate) fn may_bring_trailers(&self) -> bool {
+        match &self.wire {
+            Wire::H1(_) => false,
+            Wire::H2(stream) => stream.is_open(),
+        }
+    }
+
     /// Trailers that came behind the body.
     pub(crate) fn take_trailers(&mut self) -> Option<http::HeaderMap> {
         match &mut self.wire {

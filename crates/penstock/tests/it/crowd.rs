@@ -104,6 +104,8 @@ pub(crate) enum Says {
     Endless,
     /// A head of 24 KiB that does not end.
     HalfAHead,
+    /// Nothing at all, whatever was asked.
+    Nothing,
     /// Nothing but `{}`, once the body has come.
     Little,
     /// An answer with a body of so many bytes.
@@ -171,15 +173,14 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             continue;
         }
         match says {
+            Says::Nothing => return given_up(&mut stream).await,
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
             Says::Body(bytes) => stream.write_all(whole(bytes).as_bytes()).await.ok()?,
             Says::HalfAHead => {
                 let field = format!("x-filler: {}\r\n", "x".repeat(1000));
                 let half = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
                 stream.write_all(half.as_bytes()).await.ok()?;
-                // Until the other side gives up.
-                let _ = stream.read(&mut part).await;
-                return None;
+                return given_up(&mut stream).await;
             }
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,
             Says::Events(count, apart) => events(&mut stream, count, 40, apart).await?,
@@ -194,6 +195,12 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             }
         }
     }
+}
+
+/// Waits until the other side gives up.
+async fn given_up(stream: &mut TcpStream) -> Option<()> {
+    let _ = stream.read(&mut [0; 64]).await;
+    None
 }
 
 const HEAD: &str =

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -27,10 +27,29 @@ pub(crate) struct Seen {
 /// A server of gRPC without TLS that takes `streams` at a time on a connection.
 pub(crate) fn server(streams: u32) -> (SocketAddr, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
+    let (counted, known) = (seen.clone(), seen.clone());
+    let connected = move || {
+        counted.connections.fetch_add(1, Relaxed);
+    };
+    let address = serve(streams, connected, move |request, answer| {
+        call(known.clone(), request, answer)
+    });
+    (address, seen)
+}
+
+/// A server of HTTP/2 without TLS that answers with `call`.
+pub(crate) fn serve<C, F>(
+    streams: u32,
+    connected: impl Fn() + Send + 'static,
+    call: C,
+) -> SocketAddr
+where
+    C: Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
-    let counted = seen.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -40,22 +59,22 @@ pub(crate) fn server(streams: u32) -> (SocketAddr, Arc<Seen>) {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                counted.connections.fetch_add(1, Relaxed);
+                connected();
                 let mut builder = h2::server::Builder::new();
                 builder.max_concurrent_streams(streams);
-                let seen = counted.clone();
+                let call = call.clone();
                 tokio::task::spawn_local(async move {
                     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
                         return;
                     };
                     while let Some(Ok((request, answer))) = connection.accept().await {
-                        tokio::task::spawn_local(call(seen.clone(), request, answer));
+                        tokio::task::spawn_local(call(request, answer));
                     }
                 });
             }
         });
     });
-    (address, seen)
+    address
 }
 
 async fn call(seen: Arc<Seen>, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {

@@ -65,6 +65,7 @@ mod subsets;
 mod telemetry;
 mod tidy;
 mod tls;
+mod trailers;
 mod trust;
 mod vanish;
 mod websocket;

@@ -35,7 +35,20 @@ impl Client {
         }
     }
 
-    /// The end of a body whose length the head did not tell.
+    /// Whether trailers can be said to it: those of HTTP/1.1 are for bodies in chunks only.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        matches!(self, Self::H2(_))
+    }
+
+    /// Tells, ahead of what is offered next, whether [`Client::end`] will end the answer though its
+    /// body may then be whole.
+    pub(crate) fn hold_open(&mut self, is_held: bool) {
+        if let Self::H2(stream) = self {
+            stream.is_held = is_held;
+        }
+    }
+
+    /// The end of a body whose length the head did not tell, or that trailers may come behind.
     pub(crate) async fn end(
         &mut self,
         trailers: Option<HeaderMap>,

@@ -384,7 +384,7 @@ impl Reply {
         client.offer(&chunk, b"").await
     }
 
-    /// The end of a body that is framed by us.
+    /// The end of a body that is framed by us, or that has trailers.
     pub(crate) async fn end(
         &mut self,
         client: &mut Client,
@@ -393,8 +393,8 @@ impl Reply {
     ) -> Result<(), Failure> {
         match self.framing {
             Outgoing::Chunked if !self.ended => client.offer(http1::LAST_CHUNK, b"").await,
-            Outgoing::Chunked | Outgoing::Raw => Ok(()),
-            Outgoing::Close => client.end(trailers, limits).await,
+            Outgoing::Chunked => Ok(()),
+            Outgoing::Raw | Outgoing::Close => client.end(trailers, limits).await,
         }
     }
 
@@ -421,6 +421,11 @@ impl Reply {
 
     pub(crate) fn is_done(&self) -> bool {
         self.reader.is_done() || self.cut
+    }
+
+    /// Whether the endpoint said all of the body and nothing beyond it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.reader.is_done() && !self.cut && !self.extra
     }
 
     /// Whether the client has the last event of its stream.

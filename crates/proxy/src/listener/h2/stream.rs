@@ -34,6 +34,8 @@ pub(crate) struct Stream {
     unsent_most: usize,
     /// Bytes of the body that are still to come, where the head told.
     left: Option<u64>,
+    /// Trailers may come: what has a length does not end with its last byte.
+    pub(in crate::listener) is_held: bool,
     /// Everything was handed over, the end too.
     ended: bool,
     was_head: bool,
@@ -61,6 +63,7 @@ impl Stream {
             unsent: BytesMut::new(),
             unsent_most: 0,
             left: None,
+            is_held: false,
             ended: false,
             was_head,
             limits: http1::Limits {
@@ -132,7 +135,7 @@ impl Stream {
             Framing::Length(length) => Some(length),
             Framing::Chunked | Framing::Close => None,
         };
-        self.ended = self.left == Some(0);
+        self.ended = self.left == Some(0) && !self.is_held;
         let room = self.owed.head(head_bytes);
         room.map_err(|Full| ACCOUNT.refuse(Phase::Stream))?;
         match self.answer.send_response(response, self.ended) {
@@ -171,7 +174,7 @@ impl Stream {
                 return Poll::Ready(Err(Lost::Full));
             };
             self.left = left;
-            self.ended = left == Some(0);
+            self.ended = left == Some(0) && !self.is_held;
             if body.send_data(part, self.ended).is_err() {
                 return Poll::Ready(Err(Lost::Gone));
             }
@@ -214,7 +217,7 @@ impl Stream {
         sent.map_err(|lost| self.lost(lost))
     }
 
-    /// Ends a body whose length was not told, with trailers if there are any.
+    /// Ends a body whose length was not told or that is whole, with trailers if there are any.
     pub(in crate::listener) async fn end(
         &mut self,
         trailers: Option<HeaderMap>,
@@ -222,7 +225,7 @@ impl Stream {
     ) -> Result<(), Failure> {
         self.flush(limits).await?;
         // One with a length that is not there yet is cut: see `close`.
-        if self.ended || self.left.is_some() {
+        if self.ended || self.left.is_some_and(|left| left > 0) {
             return Ok(());
         }
         let Some(body) = &mut self.body else {

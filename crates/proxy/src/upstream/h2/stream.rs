@@ -167,6 +167,12 @@ impl Stream {
         self.incoming = (!has_no_body).then_some(incoming);
     }
 
+    /// Whether the end of the response, with trailers perhaps, is still to come.
+    pub(in crate::upstream) fn is_open(&self) -> bool {
+        let incoming = self.incoming.as_ref();
+        incoming.is_some_and(|incoming| !incoming.is_end_stream())
+    }
+
     /// The connection takes no further requests.
     pub(in crate::upstream) fn distrust(&self) {
         self.seat.distrust();
