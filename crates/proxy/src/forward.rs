@@ -21,7 +21,6 @@ use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::relay::{self, Way};
 use crate::retry;
-use crate::turns;
 use crate::worker::Local;
 use config::Timeouts;
 use picker::{Ask, Decision, FailureKind, Finished, Held, Micros, Outcome, Target};
@@ -299,7 +298,6 @@ async fn answered(
         limits: sending.limits,
         due: sending.due,
     };
-    turns::after_others().await;
     let finished = relay::finish(client, x, way, begun).await;
     let reply = finished.inspect_err(|failure| upstream.distrust(failure.cause))?;
     if reply.reusable() && !endpoint.stop.is_cancelled() {

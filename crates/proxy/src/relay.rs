@@ -20,7 +20,6 @@ use crate::pool::lease::Lease;
 use crate::pool::{Endpoint, Pool};
 use crate::retry;
 use crate::tunnel;
-use crate::turns;
 use crate::upstream::{Upstream, Wire};
 use crate::worker::{OutBuffer, Scratch};
 use ends::{
@@ -450,7 +449,6 @@ async fn forward(
     let mut ready = OutBuffer::take();
     reply.take(bytes, &mut ready)?;
     drop(scratch);
-    turns::after_others().await;
     reply.send(client, &[], &ready, &[]).await
 }
 
