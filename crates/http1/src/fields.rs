@@ -121,6 +121,11 @@ impl Fields {
         self.names = 0;
     }
 
+    /// The memory that the received head takes; edits are few.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.capacity() + self.index.capacity() * size_of::<Field>()
+    }
+
     /// Bytes of the received first line up to the end of its line.
     pub(crate) fn first_line(&self) -> &[u8] {
         self.slice(0, self.first_line_end())

@@ -134,6 +134,11 @@ impl RequestHead {
         self.upgrade = None;
     }
 
+    /// Memory that the head takes, and keeps until it is released.
+    pub fn held_bytes(&self) -> usize {
+        self.fields.held_bytes() + self.line.capacity()
+    }
+
     /// Forgets the head and frees the memory.
     pub fn release(&mut self) {
         *self = RequestHead::new();

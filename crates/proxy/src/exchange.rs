@@ -5,7 +5,7 @@
 //! The access log line and the metrics are projections of it.
 
 use crate::failure::Failure;
-use crate::memory::{Charge, Full, Use};
+use crate::memory::{Charge, Full, SHORT_HEAD_BYTES, Use};
 use crate::worker::{OutBuffer, SCRATCH_BYTES, cost_of};
 use config::Rule;
 use http1::RequestHead;
@@ -21,6 +21,8 @@ const MOST_KEPT_HASHES: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) head: RequestHead,
+    /// What a long head has of the account.
+    head_charge: Charge,
     pub(crate) body: Held,
     /// Length of the request body; the body itself is released before the response ends.
     pub(crate) body_bytes: usize,
@@ -217,6 +219,7 @@ impl Exchange {
     pub(crate) fn new() -> Self {
         Self {
             head: RequestHead::new(),
+            head_charge: Charge::none(Use::Heads),
             body: Held::default(),
             body_bytes: 0,
             id: String::new(),
@@ -254,7 +257,11 @@ impl Exchange {
 
     /// Ready for the next request of the connection; small buffers keep their memory.
     pub(crate) fn clear(&mut self) {
-        self.head.clear();
+        if self.head_charge.bytes() == 0 {
+            self.head.clear();
+        } else {
+            self.release_head();
+        }
         self.body.release();
         if self.chain.capacity() > MOST_KEPT_HASHES {
             self.chain = Vec::new();
@@ -279,6 +286,23 @@ impl Exchange {
         self.timings = Timings::default();
         self.response = Answered::default();
         self.failure = None;
+    }
+
+    /// Counts a head that is not among what its connection was charged.
+    #[inline]
+    pub(crate) fn count_head(&mut self) -> Result<(), Full> {
+        let bytes = self.head.held_bytes();
+        if bytes <= SHORT_HEAD_BYTES {
+            return Ok(());
+        }
+        self.head_charge.keep(bytes)
+    }
+
+    /// Frees a head that nothing is done with any more.
+    #[cold]
+    pub(crate) fn release_head(&mut self) {
+        self.head.release();
+        self.head_charge.release();
     }
 
     /// Whether the caller reads answers as gRPC does, errors too.

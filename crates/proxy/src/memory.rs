@@ -17,12 +17,14 @@ use serde::Serialize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// What an open connection costs beside its buffers: its task with that of its request, its socket
-/// and the endpoint's, heads, a small body. Futures of debug builds are larger.
+/// and the endpoint's, short heads, a small body. Futures of debug builds are larger.
 pub(crate) const CONNECTION_BYTES: usize = if cfg!(debug_assertions) {
     24 << 10
 } else {
     12 << 10
 };
+/// A request head up to this size is among what a connection costs; a longer one counts by itself.
+pub(crate) const SHORT_HEAD_BYTES: usize = 4 << 10;
 /// What TLS adds to a connection: keys, records under way.
 pub(crate) const TLS_BYTES: usize = 36 << 10;
 /// What a connection of HTTP/2 adds: buffers for frames, tables of fields in both directions, and
@@ -56,6 +58,8 @@ pub(crate) enum Use {
     Connections,
     /// What TLS and HTTP/2 add to connections.
     Layers,
+    /// Long heads of requests that are being served.
+    Heads,
     /// Request bodies that came with more than one read.
     Bodies,
     /// Read ahead of its turn: heads in pieces, pipelined requests.
@@ -79,9 +83,10 @@ pub(crate) enum Use {
 }
 
 /// Every use with its name in `/debug/memory` and as a label.
-const USES: [(Use, &str); 14] = [
+const USES: [(Use, &str); 15] = [
     (Use::Connections, "connections"),
     (Use::Layers, "tls_and_http2"),
+    (Use::Heads, "request_heads"),
     (Use::Bodies, "request_bodies"),
     (Use::ReadAhead, "read_ahead"),
     (Use::Unsent, "unsent_answers"),

@@ -104,6 +104,8 @@ pub(crate) enum Says {
     Endless,
     /// A head of 24 KiB that does not end.
     HalfAHead,
+    /// Nothing at all, whatever was asked.
+    Nothing,
     /// Nothing but `{}`, once the body has come.
     Little,
     /// An answer with a body of so many bytes.
@@ -171,29 +173,26 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             continue;
         }
         match says {
+            Says::Nothing => return given_up(&mut stream).await,
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
             Says::Body(bytes) => stream.write_all(whole(bytes).as_bytes()).await.ok()?,
             Says::HalfAHead => {
                 let field = format!("x-filler: {}\r\n", "x".repeat(1000));
                 let half = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
                 stream.write_all(half.as_bytes()).await.ok()?;
-                // Until the other side gives up.
-                let _ = stream.read(&mut part).await;
-                return None;
+                return given_up(&mut stream).await;
             }
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,
             Says::Events(count, apart) => events(&mut stream, count, 40, apart).await?,
-            Says::Until(over) => {
-                let apart = Duration::from_millis(50);
-                stream.write_all(HEAD.as_bytes()).await.ok()?;
-                while !over.load(Relaxed) {
-                    stream.write_all(event(40).as_bytes()).await.ok()?;
-                    tokio::time::sleep(apart).await;
-                }
-                stream.write_all(last_chunks().as_bytes()).await.ok()?;
-            }
+            Says::Until(over) => until(&mut stream, over).await?,
         }
     }
+}
+
+/// Waits until the other side gives up.
+async fn given_up(stream: &mut TcpStream) -> Option<()> {
+    let _ = stream.read(&mut [0; 64]).await;
+    None
 }
 
 const HEAD: &str =
@@ -231,6 +230,15 @@ async fn events(stream: &mut TcpStream, count: u32, bytes: usize, apart: Duratio
         if !apart.is_zero() {
             tokio::time::sleep(apart).await;
         }
+    }
+    stream.write_all(last_chunks().as_bytes()).await.ok()
+}
+
+async fn until(stream: &mut TcpStream, over: &AtomicBool) -> Option<()> {
+    stream.write_all(HEAD.as_bytes()).await.ok()?;
+    while !over.load(Relaxed) {
+        stream.write_all(event(40).as_bytes()).await.ok()?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     stream.write_all(last_chunks().as_bytes()).await.ok()
 }

@@ -39,6 +39,7 @@ fn stayed_below(gateway: &Gateway, drill: &str) {
 /// What clients made it hold has gone back.
 fn holds_nothing(gateway: &Gateway) {
     for holder in [
+        "request_heads",
         "request_bodies",
         "unsent_answers",
         "undecided_answers",
@@ -320,6 +321,66 @@ fn answers_that_never_begin_are_bounded() {
     wait_until(|| gateway.holds("undecided_answers") > 4 * MIB);
     drop(streams);
     stayed_below(&gateway, "half_heads");
+    holds_nothing(&gateway);
+}
+
+/// A request whose head is almost as long as a head may be.
+fn long_headed() -> String {
+    let long = "x".repeat(32_000);
+    request(
+        CHAT,
+        &chat("llama", "hello", 1, false),
+        &[("x-long", &long)],
+    )
+}
+
+#[test]
+fn long_heads_of_requests_that_wait_are_bounded() {
+    let gateway = limited(server(Says::Nothing), promised(96, 64) as u64);
+    let mut streams = until_refused(&gateway, long_headed(), promised(2_200, 3_500));
+    // All were looked at once nobody is refused any more.
+    let refusals = || gateway.memory()["refusals"].as_u64();
+    wait_until(|| {
+        let before = refusals();
+        std::thread::sleep(Duration::from_millis(300));
+        before == refusals()
+    });
+    measured("memory.long_heads.clients", streams.len() as f64);
+    assert!(gateway.holds("request_heads") > 4 * MIB);
+    stayed_below(&gateway, "long_heads");
+    // Some wait for the server, others were told.
+    let told = CROWD.block_on(async {
+        for stream in streams.iter_mut().rev() {
+            let soon = tokio::time::timeout(Duration::from_millis(100), verdict(stream));
+            if let Ok(Some(told)) = soon.await {
+                return Some(told);
+            }
+        }
+        None
+    });
+    assert_eq!(told, Some((503, Some("memory".to_owned()))));
+    drop(streams);
+    holds_nothing(&gateway);
+}
+
+#[test]
+fn long_heads_are_not_kept_once_they_are_answered() {
+    let clients = 1_000;
+    let gateway = limited(server(Says::Little), 96);
+    let before = gateway.resident_kib();
+    let asked = long_headed();
+    let mut kept = Vec::new();
+    for _ in 0..clients {
+        let mut stream = CROWD.block_on(sent(gateway.address, &asked)).unwrap();
+        let told = CROWD.block_on(verdict(&mut stream));
+        assert_eq!(told, Some((200, None)), "{}", gateway.memory());
+        kept.push(stream);
+    }
+    let each = gateway.resident_kib().saturating_sub(before) as f64 / f64::from(clients);
+    measured("memory.long_heads_kept.kib_each", each);
+    assert!(each < 24.0, "{each} KiB each: {:#}", gateway.memory());
+    stayed_below(&gateway, "long_heads_kept");
+    drop(kept);
     holds_nothing(&gateway);
 }
 

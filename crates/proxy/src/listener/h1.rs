@@ -94,6 +94,7 @@ pub(crate) async fn serve_connection(
             }
             Err(failure) => {
                 serve::refuse(local, shared, &mut client, &mut exchange, failure).await;
+                exchange.release_head();
                 if let Client::H1(connection) = &mut client {
                     connection.linger(&shared.limits).await;
                 }
@@ -123,6 +124,8 @@ impl Connection {
             let bytes = scratch.get(..count).unwrap_or_default();
             match x.head.parse(bytes, &limits.http1) {
                 Ok(Parsed::Complete { head_bytes }) => {
+                    let room = x.count_head();
+                    room.map_err(|Full| ACCOUNT.refuse(Phase::Request))?;
                     self.take_body(
                         x,
                         limits,
@@ -148,6 +151,8 @@ impl Connection {
         let Some(head_bytes) = self.carried_head(x, limits).await? else {
             return Ok(Next::Closed);
         };
+        let room = x.count_head();
+        room.map_err(|Full| ACCOUNT.refuse(Phase::Request))?;
         self.carry.drain(..head_bytes);
         self.carried_body(x, limits).await?;
         Ok(self.received(x))
