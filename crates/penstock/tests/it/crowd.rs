@@ -184,18 +184,9 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             }
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,
             Says::Events(count, apart) => events(&mut stream, count, 40, apart).await?,
-            Says::Until(over) => events_until(&mut stream, over).await?,
+            Says::Until(over) => until(&mut stream, over).await?,
         }
     }
-}
-
-async fn events_until(stream: &mut TcpStream, over: &AtomicBool) -> Option<()> {
-    stream.write_all(HEAD.as_bytes()).await.ok()?;
-    while !over.load(Relaxed) {
-        stream.write_all(event(40).as_bytes()).await.ok()?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    stream.write_all(last_chunks().as_bytes()).await.ok()
 }
 
 /// Waits until the other side gives up.
@@ -239,6 +230,15 @@ async fn events(stream: &mut TcpStream, count: u32, bytes: usize, apart: Duratio
         if !apart.is_zero() {
             tokio::time::sleep(apart).await;
         }
+    }
+    stream.write_all(last_chunks().as_bytes()).await.ok()
+}
+
+async fn until(stream: &mut TcpStream, over: &AtomicBool) -> Option<()> {
+    stream.write_all(HEAD.as_bytes()).await.ok()?;
+    while !over.load(Relaxed) {
+        stream.write_all(event(40).as_bytes()).await.ok()?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     stream.write_all(last_chunks().as_bytes()).await.ok()
 }
