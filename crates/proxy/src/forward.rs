@@ -303,7 +303,7 @@ async fn answered(
     if reply.reusable() && !endpoint.stop.is_cancelled() {
         upstream.keep(endpoint, sending.local, sending.limits);
     }
-    reply.keep_spare();
+    relay::spares::keep(reply);
     Ok(())
 }
 

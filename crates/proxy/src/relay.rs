@@ -9,6 +9,7 @@ mod ends;
 mod heartbeat;
 mod picking;
 mod reply;
+pub(crate) mod spares;
 
 use crate::clock;
 use crate::exchange::Exchange;
@@ -169,7 +170,7 @@ pub(crate) async fn begin(
     limits: &Limits,
     mut deadline: HeadDeadline<'_>,
 ) -> Result<Begun, Failure> {
-    let mut reply = Reply::boxed(x, limits);
+    let mut reply = spares::reply(x, limits);
     let mut partial = OutBuffer::empty();
     let mut ready = OutBuffer::take();
     let mut held = Charge::none(Use::Undecided);

@@ -85,7 +85,8 @@ pub(crate) async fn serve_connection(
                 break;
             }
             Ok(Next::Request) => {}
-            Err(_) if is_first && connection.is_preface() => {
+            // Behind a head of HTTP/1.1 it would be a broken body.
+            Err(_) if is_first && exchange.head.method().is_empty() && connection.is_preface() => {
                 arrived.server_name = exchange.server_name.take();
                 let Client::H1(connection) = client else {
                     return None;

@@ -10,7 +10,6 @@ use crate::listener::client::Client;
 use crate::worker::{self, OutBuffer};
 use http1::{BodyReader, Framing, Parsed, ResponseHead};
 use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
-use std::cell::RefCell;
 
 /// What is read from the body on the side.
 #[derive(Debug)]
@@ -65,41 +64,16 @@ pub(crate) struct Reply {
     doubtful: Vec<u8>,
 }
 
-/// Memory of replies that a worker keeps to be used again.
-const MOST_SPARES: usize = 64;
-
-thread_local! {
-    #[expect(clippy::vec_box, reason = "the boxes themselves are what is used again")]
-    static SPARES: RefCell<Vec<Box<Reply>>> = const { RefCell::new(Vec::new()) };
-}
-
 impl Reply {
-    /// A reply that has not begun, in memory of an earlier one.
-    pub(crate) fn boxed(x: &Exchange, limits: &Limits) -> Box<Self> {
-        let new = Self::new(x, limits);
-        match SPARES.with_borrow_mut(Vec::pop) {
-            Some(mut spare) => {
-                *spare = new;
-                spare
-            }
-            None => Box::new(new),
-        }
-    }
-
-    /// Keeps the memory of a reply that is over, but not of what it holds.
-    pub(crate) fn keep_spare(mut self: Box<Self>) {
+    /// Lets go of what it holds.
+    pub(super) fn forget(&mut self) {
         self.scan = Scan::Nothing;
         self.rename = None;
         self.asked_model = None;
         self.doubtful = Vec::new();
-        SPARES.with_borrow_mut(|spares| {
-            if spares.len() < MOST_SPARES {
-                spares.push(self);
-            }
-        });
     }
 
-    fn new(x: &Exchange, limits: &Limits) -> Self {
+    pub(super) fn new(x: &Exchange, limits: &Limits) -> Self {
         Self {
             head: worker::take_response_head(),
             limits: limits.http1,

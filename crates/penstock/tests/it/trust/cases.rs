@@ -498,6 +498,12 @@ pub(crate) const CHUNKS: &[Case] = &[
     ),
     ("no size", chunks!("\r\nhello\r\n0\r\n\r\n"), SIZE),
     (
+        "the preface of HTTP/2 for a size",
+        chunks!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        SIZE,
+    ),
+    ("its first letter for a size", chunks!("P"), SIZE),
+    (
         "no size before an extension",
         chunks!(";a=b\r\nhello\r\n0\r\n\r\n"),
         SIZE,
