@@ -52,6 +52,12 @@ const RETRY_AFTER: u32 = 1;
 /// The account of this process.
 pub(crate) static ACCOUNT: Account = Account::new();
 
+/// What bytes cost that a client has not taken, half as much again: their buffers are large and do not
+/// fit where smaller things were, which the allocator keeps.
+pub(crate) const fn cost_of_unsent(bytes: usize) -> usize {
+    bytes + bytes / 2
+}
+
 /// For what memory is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::listener::Arrived;
 use crate::listener::client::Client;
 use crate::live::Shared;
-use crate::memory::{ACCOUNT, Charge, Full, Use};
+use crate::memory::{ACCOUNT, Charge, Full, Use, cost_of_unsent};
 use crate::serve;
 use crate::socket::Socket;
 use crate::worker::{Local, OutBuffer, Scratch};
@@ -379,7 +379,7 @@ impl Connection {
     fn keep_unsent(&mut self, (head, body): (&[u8], &[u8]), done: usize) -> Result<(), Failure> {
         let left = head.len() + body.len() - done;
         // It does not read, while others need the memory.
-        let room = self.owed.keep(self.unsent.len() + left);
+        let room = self.owed.keep(cost_of_unsent(self.unsent.len() + left));
         room.map_err(|Full| ACCOUNT.refuse(Phase::Stream))?;
         self.unsent
             .extend_from_slice(head.get(done..).unwrap_or_default());

@@ -5,7 +5,7 @@
 //! HTTP/2 code drops their [`Part`]s, heads when the socket takes everything. Little is free: a
 //! client that takes its answers touches no account of others.
 
-use crate::memory::{Charge, Full, H2_FREE_BYTES, Use};
+use crate::memory::{Charge, Full, H2_FREE_BYTES, Use, cost_of_unsent};
 use bytes::{Buf, Bytes};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,11 +14,6 @@ use std::rc::Rc;
 const FRAME_BYTES: usize = 512;
 /// What a head costs beside its text, counted twice: the table of its fields, the stream's state.
 const HEAD_BYTES: usize = 3 << 10;
-/// Bodies cost half as much again: their buffers are large and do not fit where smaller things were,
-/// which the allocator keeps.
-pub(super) const fn cost_of(bytes: usize) -> usize {
-    bytes + bytes / 2
-}
 /// The account changes by so many bytes at least.
 const STEP: usize = 4 << 10;
 
@@ -64,7 +59,7 @@ impl Owed {
     }
 
     pub(super) fn part(&self, bytes: Bytes) -> Result<Part, Full> {
-        let cost = FRAME_BYTES + cost_of(bytes.len());
+        let cost = FRAME_BYTES + cost_of_unsent(bytes.len());
         self.0.bodies.set(self.0.bodies.get() + cost);
         let part = Part {
             bytes,

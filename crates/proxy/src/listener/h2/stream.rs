@@ -3,14 +3,14 @@
 //! What the client has no window for stays here (at most one read of the endpoint's, since the
 //! relay waits for [`Stream::flush`] before it reads on), so a slow client holds back its server.
 
-use super::owed::{Owed, Part, cost_of};
+use super::owed::{Owed, Part};
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::exchange::{Exchange, Growing};
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::h1::{body_late, bounded, too_large};
-use crate::memory::{ACCOUNT, Charge, Full, Use};
+use crate::memory::{ACCOUNT, Charge, Full, Use, cost_of_unsent};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -199,7 +199,7 @@ impl Stream {
             if sent.is_ready() {
                 return sent;
             }
-            if self.held.keep(cost_of(self.unsent_most)).is_err() {
+            if self.held.keep(cost_of_unsent(self.unsent_most)).is_err() {
                 return Poll::Ready(Err(Lost::Full));
             }
             if self.unsent.len() != seen {
