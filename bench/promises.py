@@ -38,7 +38,7 @@ PROMISES = [
     ("memory.never_read.clients", "clients that never read their answers", "at least", 2_000, "{:,.0f}"),
     ("memory.never_read.resident_mib", "most memory then, with `--memory-limit 96MiB`", "at most", 96, "{:.0f} MiB"),
     ("memory.http2_short.clients", "clients of HTTP/2 with 20 requests each that never read short answers", "at least", 900, "{:,.0f}"),
-    ("memory.http2_short.resident_mib", "most memory then, with `--memory-limit 64MiB`", "at most", 64, "{:.0f} MiB"),
+    ("memory.http2_short.resident_mib", "most memory then, too, with `--memory-limit 64MiB`", "at most", 64, "{:.0f} MiB"),
     ("memory.http2_long.resident_mib", "the same with answers of 64 KiB", "at most", 64, "{:.0f} MiB"),
     ("memory.http2_events.resident_mib", "the same with event streams", "at most", 64, "{:.0f} MiB"),
     ("memory.bodies.resident_mib", "most memory with 200 bodies of 30 MB at once and `--memory-limit 512MiB`", "at most", 512, "{:.0f} MiB"),
