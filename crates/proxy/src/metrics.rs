@@ -78,7 +78,7 @@ const MICROS: [u64; SECONDS.len()] = {
 
 /// Adds to a counter that this thread alone writes: without the locked instruction that it takes
 /// where several do.
-pub(crate) fn add(counter: &AtomicU64, more: u64) {
+fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
 }
 

@@ -184,19 +184,18 @@ fn pod(name: &str, server: SocketAddr, more: &str) -> String {
     )
 }
 
+/// All but the Pods, whose servers listen on these ports.
+fn pool_of_pods(servers: [SocketAddr; 2]) -> String {
+    let ports = servers.map(|one| format!("{{number: {}}}", one.port()));
+    let rules = format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat"));
+    let pool = pool("chat", "", &[]).replace("{number: 8000}", &ports.join(", "));
+    [GATEWAY.to_owned(), route("chat", &rules), pool].concat()
+}
+
 #[test]
 fn a_pod_that_is_deleted_gets_no_new_request_and_keeps_its_stream() {
     let (server, other) = (Scripted::start(), echo("other"));
-    let ports = [server.address, other].map(|one| format!("{{number: {}}}", one.port()));
-    let base = [
-        GATEWAY.to_owned(),
-        route(
-            "chat",
-            &format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat")),
-        ),
-        pool("chat", "", &[]).replace("{number: 8000}", &ports.join(", ")),
-    ];
-    let base = base.concat();
+    let base = pool_of_pods([server.address, other]);
     let gateway = Configured::start(&(base.clone() + &pod("first", server.address, "")));
     let mut held = Held::open(gateway.address);
     server.say("first");
@@ -224,17 +223,8 @@ fn a_pod_that_is_deleted_gets_no_new_request_and_keeps_its_stream() {
 #[test]
 fn a_pod_whose_labels_change_moves_between_subsets_and_keeps_its_stream() {
     let (server, other) = (Scripted::start(), echo("other"));
-    let ports = [server.address, other].map(|one| format!("{{number: {}}}", one.port()));
-    let base = [
-        GATEWAY.to_owned(),
-        route(
-            "chat",
-            &format!("rules: [{{backendRefs: [{}]}}]", to_pool("chat")),
-        ),
-        pool("chat", "", &[]).replace("{number: 8000}", &ports.join(", ")),
-        crate::subsets::policy("[{matchLabels: {tier: canary}}]"),
-    ];
-    let base = base.concat();
+    let policy = crate::subsets::policy("[{matchLabels: {tier: canary}}]");
+    let base = pool_of_pods([server.address, other]) + &policy;
     let canary = |text: &str| text.replace("{app: chat}", "{app: chat, tier: canary}");
     let (first, second) = (pod("first", server.address, ""), pod("second", other, ""));
     let gateway = Configured::start(&(base.clone() + &canary(&first) + &second));
