@@ -46,9 +46,12 @@ build() {
 crds() {
   local name=$1 from target=$data/crds/$1
   from=$(cd "$here/$2" && go list -m -f '{{.Dir}}' "$3")/$4
+  # The directory's name has the version. A run beside this one may be reading what it copied.
+  if [ "$(cat "$data/crds/.$name.from" 2>/dev/null)" = "$from" ]; then return; fi
   rm -rf "$target" && mkdir -p "$target"
   find "$from" -name '*.yaml' ! -name kustomization.yaml -exec cp {} "$target" \;
   chmod -R u+w "$target"
+  echo "$from" >"$data/crds/.$name.from"
 }
 
 # guides: upstream's example manifests, and what its guides install by charts.
@@ -94,6 +97,9 @@ peer_envoy_gateway() {
 }
 
 packages
+# One at a time: two runs may begin together.
+exec 9>"$data/install.lock"
+flock 9
 minor=${kubernetes#*.}
 version="-X k8s.io/component-base/version.gitVersion=v$kubernetes -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%.*}"
 build controlplane cluster/controlplane go build -p 2 -ldflags "-s -w $version" -o "$bin/controlplane" .
