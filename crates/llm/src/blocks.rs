@@ -6,7 +6,7 @@
 //! of `BLOCK_BYTES`. Seeding xxh3 with the chain would rebuild its secret for each block, 2.5 times
 //! slower: so each block is hashed unseeded and then folded into the chain.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 /// Bytes of one block.
 pub const BLOCK_BYTES: usize = 512;
@@ -14,9 +14,11 @@ pub const BLOCK_BYTES: usize = 512;
 /// Start of a chain. Another model or salt never shares blocks (vLLM keeps them apart, too).
 #[must_use]
 pub fn chain_seed(model: &str, cache_salt: Option<&str>) -> u64 {
-    let seed = fold(START, xxh3_64(model.as_bytes()));
+    let seed = fold(START, XxHash3_64::oneshot(model.as_bytes()));
     // An empty salt is a salt: it must differ from none.
-    cache_salt.map_or(seed, |salt| fold(seed ^ SALTED, xxh3_64(salt.as_bytes())))
+    cache_salt.map_or(seed, |salt| {
+        fold(seed ^ SALTED, XxHash3_64::oneshot(salt.as_bytes()))
+    })
 }
 
 /// Appends one hash per full block of the concatenated `prompt` pieces to `out`; a shorter rest has
@@ -24,7 +26,7 @@ pub fn chain_seed(model: &str, cache_salt: Option<&str>) -> u64 {
 pub fn block_hashes<'a>(seed: u64, prompt: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u64>) {
     let mut chain = seed;
     let mut push = |block: &[u8]| {
-        chain = fold(chain, xxh3_64(block));
+        chain = fold(chain, XxHash3_64::oneshot(block));
         out.push(chain);
     };
     // What is left of a piece is copied only when another follows.

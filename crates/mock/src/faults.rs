@@ -9,7 +9,7 @@ use core::str::FromStr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 /// Everything that can go wrong; [`FAULTS`] says what each kind does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -437,7 +437,7 @@ impl FaultBook {
                 return true;
             }
             *draws += 1;
-            let draw = xxh3_64_with_seed(&draws.to_le_bytes(), self.seed);
+            let draw = XxHash3_64::oneshot_with_seed(self.seed, &draws.to_le_bytes());
             if draw as f64 / u64::MAX as f64 >= fault.probability && fault.probability < 1.0 {
                 return true;
             }

@@ -139,7 +139,7 @@ impl Record {
         let start = body.get(..body.len().min(BODY_BYTES)).unwrap_or_default();
         self.journal.change(self.id, |entry| {
             entry.body_bytes = body.len();
-            entry.body_xxh3 = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(body));
+            entry.body_xxh3 = format!("{:016x}", twox_hash::XxHash3_64::oneshot(body));
             entry.body_start = String::from_utf8_lossy(start).into_owned();
         });
     }

@@ -162,7 +162,7 @@ impl Server {
     /// A name for an answer, different for each.
     pub(crate) fn answer_id(&self) -> String {
         let count = self.answers.fetch_add(1, Ordering::Relaxed);
-        let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&count.to_le_bytes(), self.spec.seed);
+        let draw = twox_hash::XxHash3_64::oneshot_with_seed(self.spec.seed, &count.to_le_bytes());
         format!("{draw:016x}")
     }
 }

@@ -4,7 +4,7 @@
 //! begins with an earlier prompt and its answer finds the blocks of both. Same seed and prompt,
 //! same words.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 /// Bytes of one token.
 pub(crate) const TOKEN_BYTES: usize = 4;
@@ -26,12 +26,12 @@ pub(crate) fn tokens(bytes: usize) -> u32 {
 
 /// The seed of everything generated for one choice of one prompt.
 pub(crate) fn seed(prompt: &[u8], choice: u32, seed: u64) -> u64 {
-    xxh3_64_with_seed(prompt, seed.wrapping_add(u64::from(choice)))
+    XxHash3_64::oneshot_with_seed(seed.wrapping_add(u64::from(choice)), prompt)
 }
 
 /// The word that is token `index` (from 0) of the text of `seed`.
 pub(crate) fn word(seed: u64, index: u32) -> &'static str {
-    let draw = xxh3_64_with_seed(&index.to_le_bytes(), seed) % WORDS.len() as u64;
+    let draw = XxHash3_64::oneshot_with_seed(seed, &index.to_le_bytes()) % WORDS.len() as u64;
     let word = WORDS
         .get(draw as usize)
         .map_or(&b" ace"[..], |word| &word[..]);
@@ -40,7 +40,7 @@ pub(crate) fn word(seed: u64, index: u32) -> &'static str {
 
 /// How many tokens an answer has when nobody says: 16 to 128.
 pub(crate) fn natural_length(seed: u64) -> u32 {
-    16 + (xxh3_64(&seed.to_le_bytes()) % 113) as u32
+    16 + (XxHash3_64::oneshot(&seed.to_le_bytes()) % 113) as u32
 }
 
 /// Identities of the full blocks of `prompt` and `output_tokens` generated words after it.
@@ -57,11 +57,12 @@ pub(crate) fn block_hashes(
     for index in 0..output_tokens {
         text.extend_from_slice(word(seed, index).as_bytes());
     }
-    let mut chain = xxh3_64_with_seed(salt.as_bytes(), xxh3_64(model.as_bytes()));
+    let mut chain =
+        XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(model.as_bytes()), salt.as_bytes());
     let blocks = text.chunks_exact(block_tokens.max(1) as usize * TOKEN_BYTES);
     blocks
         .map(|block| {
-            chain = xxh3_64_with_seed(block, chain);
+            chain = XxHash3_64::oneshot_with_seed(chain, block);
             chain
         })
         .collect()

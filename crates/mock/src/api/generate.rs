@@ -276,7 +276,7 @@ fn half(body: &str, connection: Option<Arc<Connection>>) -> io::Result<Response<
 /// A vector of numbers between -1 and 1, the same for the same input.
 fn vector(seed: u64) -> Vec<f32> {
     let number = |index: u32| {
-        let draw = xxhash_rust::xxh3::xxh3_64_with_seed(&index.to_le_bytes(), seed);
+        let draw = twox_hash::XxHash3_64::oneshot_with_seed(seed, &index.to_le_bytes());
         (draw % 2_000_001) as f32 / 1_000_000.0 - 1.0
     };
     (0..DIMENSIONS).map(number).collect()

@@ -47,7 +47,7 @@ fn arrivals() -> Vec<(u64, Job)> {
     let each = (0..80_u64).map(|n| {
         let at = (n * n * 7919) % 900;
         let at = if n % 4 == 0 { at / 100 * 100 } else { at };
-        let draw = xxhash_rust::xxh3::xxh3_64(&n.to_le_bytes());
+        let draw = twox_hash::XxHash3_64::oneshot(&n.to_le_bytes());
         (
             at,
             job(
