@@ -3,6 +3,8 @@
 //! An enum and no trait object, so that the plain path costs one comparison. One read goes into a
 //! read buffer of the worker, which is held only when there is something in it.
 
+mod direct;
+
 use crate::worker::{OutBuffer, Scratch};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -29,8 +31,10 @@ impl Socket {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(Scratch, usize)>> {
         let mut scratch = Scratch::take();
-        // poll_read, not try_read: after a short read it clears the readiness, which saves the
-        // read that would end in EAGAIN.
+        if let Self::Tcp(stream) = self {
+            let count = ready!(direct::poll_read(stream, cx, &mut scratch))?;
+            return Poll::Ready(Ok((scratch, count)));
+        }
         let mut buffer = ReadBuf::new(&mut scratch);
         ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
@@ -124,7 +128,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream) => direct::poll_write(stream, cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
         }
     }
@@ -136,7 +140,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => direct::poll_write_vectored(stream, cx, slices),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
         }
     }
