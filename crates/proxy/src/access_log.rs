@@ -18,6 +18,8 @@ const FLUSH_BYTES: usize = 32 << 10;
 const MOST_LINE_BYTES: usize = 2 << 10;
 /// Buffers that may wait for the writer.
 const WAITING_BUFFERS: usize = 64;
+/// How long the writer rests after it wrote all there was: what it finds then costs nobody a wake.
+const REST: Duration = Duration::from_millis(10);
 
 /// How long the end of the process waits for the reader of the log.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -105,9 +107,18 @@ impl AccessLog {
     }
 }
 
+/// What the writer does next; `None` when nobody is left to tell it.
+fn next(receiver: &Receiver<ToWriter>) -> Option<ToWriter> {
+    if let Ok(message) = receiver.try_recv() {
+        return Some(message);
+    }
+    std::thread::sleep(REST);
+    receiver.recv().ok()
+}
+
 fn write_all(mut sink: impl Write, receiver: &Receiver<ToWriter>, counts: &Counts) {
     let mut works = true;
-    while let Ok(message) = receiver.recv() {
+    while let Some(message) = next(receiver) {
         let buffer = match message {
             ToWriter::Lines(buffer) => buffer,
             ToWriter::Tell(done) => {
