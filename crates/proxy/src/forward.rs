@@ -18,7 +18,7 @@ use crate::live::Shared;
 use crate::memory::ACCOUNT;
 use crate::pool::decisions::{self, Record};
 use crate::pool::lease::{Lease, Waiting};
-use crate::pool::{Endpoint, Pool, Step};
+use crate::pool::{Endpoint, Pool, Seen, Step};
 use crate::relay::{self, Way};
 use crate::retry;
 use crate::worker::Local;
@@ -35,6 +35,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) local: &'a Local,
     pub(crate) limits: &'a Limits,
     pub(crate) pool: &'a Arc<Pool>,
+    /// The pool as the request found it.
+    seen: &'a Seen,
     held: Held,
     priority: i32,
     /// The whole request must be over by then.
@@ -50,7 +52,7 @@ impl Sending<'_> {
     /// Whether there is somebody else to try.
     fn has_another(&self, x: &Exchange) -> bool {
         match &self.picked {
-            None => self.pool.endpoints().len() > x.attempts.len(),
+            None => self.pool.endpoint_count() > x.attempts.len(),
             Some(picked) => !picked.is_empty(),
         }
     }
@@ -76,16 +78,15 @@ pub(crate) async fn forward(
     x: &mut Exchange,
     pool: &Arc<Pool>,
 ) -> Result<(), Failure> {
-    if pool.inference
-        && !x.asks_picker
-        && let Some(near) = pool.unknown_model(&x.model).await
-    {
-        return Err(unknown_model(x, pool, &near));
+    let seen = pool.seen();
+    let may_be_unknown = pool.inference && !x.asks_picker && !x.model.is_empty();
+    if may_be_unknown && !seen.knows_model(&x.model) {
+        check_model(x, pool).await?;
     }
     let rule = x.rule.as_ref();
     let timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
-    let spec = pool.spec();
-    let resolved = spec
+    let resolved = seen
+        .spec
         .models
         .resolve(&x.model, x.objective.as_deref(), x.trusted);
     let priority = resolved.priority;
@@ -97,6 +98,7 @@ pub(crate) async fn forward(
         local,
         limits: &shared.limits,
         pool,
+        seen: &seen,
         held,
         priority,
         due: timeouts.request.map(|within| x.timings.started + within),
@@ -247,7 +249,13 @@ async fn one(
     x: &mut Exchange,
     (mut lease, decision, targets): (Lease, Decision, &[Target]),
 ) -> Result<(), Failure> {
-    let Some(endpoint) = sending.pool.endpoint(decision.winner) else {
+    let latest;
+    let mut found = sending.seen.endpoint(decision.winner);
+    if found.is_none() {
+        latest = sending.pool.seen();
+        found = latest.endpoint(decision.winner);
+    }
+    let Some(endpoint) = found else {
         let message = "the chosen endpoint has just left the pool";
         return Err(Failure::new(Phase::Connect, Cause::ConnectFailed, message));
     };
@@ -262,15 +270,15 @@ async fn one(
         started: clock::coarse(),
         failure: None,
     });
-    let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
+    let served = answered(sending, client, x, (&mut lease, endpoint, target)).await;
     x.timings.ended = clock::now();
     lease.settle(outcome(x, served.as_ref().err()));
     if let Some(usage) = &x.response.usage
         && served.is_ok()
     {
-        correct(sending.pool, &endpoint, x, usage);
+        correct(sending.pool, endpoint, x, usage);
     }
-    remember(sending.pool, &endpoint, x, decision, served.as_ref().err());
+    remember(sending.pool, endpoint, x, decision, served.as_ref().err());
     served
 }
 
@@ -416,7 +424,11 @@ fn refused(x: &Exchange, pool: &Pool, why: &picker::Why) -> Failure {
     failure
 }
 
-fn unknown_model(x: &Exchange, pool: &Pool, near: &[String]) -> Failure {
+/// Asks the servers for a model that nobody declared or announced yet.
+async fn check_model(x: &Exchange, pool: &Arc<Pool>) -> Result<(), Failure> {
+    let Some(near) = pool.unknown_model(&x.model).await else {
+        return Ok(());
+    };
     let mut message = format!(
         "the model `{}` does not exist in pool {}",
         x.model,
@@ -426,5 +438,5 @@ fn unknown_model(x: &Exchange, pool: &Pool, near: &[String]) -> Failure {
         message.push_str("; there is ");
         message.push_str(&near.join(", "));
     }
-    Failure::new(Phase::Route, Cause::ModelNotFound, message)
+    Err(Failure::new(Phase::Route, Cause::ModelNotFound, message))
 }

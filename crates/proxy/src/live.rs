@@ -326,7 +326,7 @@ impl Proxy {
     fn pool(&self, known: Option<&Arc<Pool>>, spec: &PoolSpec, inference: bool) -> Arc<Pool> {
         match known {
             Some(pool) => {
-                if *pool.spec() != *spec {
+                if *pool.seen().spec != *spec {
                     pool.configure(spec.clone());
                     pool.recatalogue();
                 }

@@ -26,7 +26,7 @@ use picker::{
     Arrival, Ask, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex, Shortlist,
     Subsets, Ticket, Wake, Why,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,6 +115,25 @@ pub struct Resolved {
     pub subsets: Subsets,
 }
 
+/// What a request reads of its pool without a lock, at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) spec: Arc<PoolSpec>,
+    endpoints: Arc<FxHashMap<EndpointId, Arc<Endpoint>>>,
+    /// All models that objects declare or servers announce.
+    names: Arc<FxHashSet<String>>,
+}
+
+impl Seen {
+    pub(crate) fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&id)
+    }
+
+    pub(crate) fn knows_model(&self, model: &str) -> bool {
+        self.names.contains(model)
+    }
+}
+
 /// A pool of endpoints.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -125,9 +144,8 @@ pub(crate) struct Pool {
     /// What can be read of `state` without its lock.
     overview: Arc<Overview>,
     prefixes: RwLock<PrefixIndex>,
-    endpoints: ArcSwap<FxHashMap<EndpointId, Arc<Endpoint>>>,
+    seen: ArcSwap<Seen>,
     waiting: Mutex<FxHashMap<Ticket, oneshot::Sender<Arrival>>>,
-    spec: ArcSwap<PoolSpec>,
     transport: Mutex<(Wanted, Arc<Transport>)>,
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
@@ -169,9 +187,11 @@ impl Pool {
             state: Mutex::new(state),
             // `apply` says how many it may hold.
             prefixes: RwLock::new(PrefixIndex::new(0)),
-            endpoints: ArcSwap::default(),
+            seen: ArcSwap::from_pointee(Seen {
+                spec: Arc::new(spec),
+                ..Seen::default()
+            }),
             waiting: Mutex::default(),
-            spec: ArcSwap::from_pointee(spec),
             transport: Mutex::default(),
             catalogue: models::Catalogue::default(),
             decisions,
@@ -186,14 +206,24 @@ impl Pool {
         &self.name
     }
 
-    pub(crate) fn spec(&self) -> Arc<PoolSpec> {
-        self.spec.load_full()
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        self.seen.load_full()
+    }
+
+    /// Changes what requests see. May run more than once, when others change it at this moment.
+    fn show(&self, change: impl Fn(&mut Seen)) {
+        self.seen.rcu(|seen| {
+            let mut seen = Seen::clone(seen);
+            change(&mut seen);
+            seen
+        });
     }
 
     /// Takes over a changed configuration.
     pub(crate) fn configure(self: &Arc<Self>, spec: PoolSpec) {
         let wakes = self.state.lock().configure(clock::now(), spec.clone());
-        self.spec.store(Arc::new(spec));
+        let spec = Arc::new(spec);
+        self.show(|seen| seen.spec = spec.clone());
         self.deliver(wakes);
     }
 
@@ -224,7 +254,7 @@ impl Pool {
             })
             .collect();
         let synced = self.state.lock().sync(clock::now(), &specs);
-        let mut endpoints = FxHashMap::clone(&self.endpoints.load());
+        let mut endpoints = FxHashMap::clone(&self.seen.load().endpoints);
         for id in &synced.removed {
             if let Some(gone) = endpoints.remove(id) {
                 gone.stop.cancel();
@@ -250,22 +280,23 @@ impl Pool {
             endpoints.insert(id, endpoint.clone());
             added.push(endpoint);
         }
-        self.endpoints.store(Arc::new(endpoints));
+        let endpoints = Arc::new(endpoints);
+        self.show(|seen| seen.endpoints = endpoints.clone());
         self.recatalogue();
         self.deliver(synced.wakes);
         added
     }
 
     pub(crate) fn endpoint(&self, id: EndpointId) -> Option<Arc<Endpoint>> {
-        self.endpoints.load().get(&id).cloned()
+        self.seen.load().endpoint(id).cloned()
     }
 
     pub(crate) fn endpoint_count(&self) -> usize {
-        self.endpoints.load().len()
+        self.seen.load().endpoints.len()
     }
 
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        let mut all: Vec<_> = self.endpoints.load().values().cloned().collect();
+        let mut all: Vec<_> = self.seen.load().endpoints.values().cloned().collect();
         all.sort_by_key(|endpoint| endpoint.id.slot);
         all
     }

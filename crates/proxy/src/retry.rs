@@ -104,7 +104,7 @@ fn is_engine_trouble(status: u16) -> bool {
 
 /// Endpoints that the next try leaves out: those tried, unless a route's retries go around again.
 pub(crate) fn left_out(pool: &Pool, x: &Exchange) -> Vec<EndpointId> {
-    let again = of_route(x).is_some() && x.attempts.len() >= pool.endpoints().len();
+    let again = of_route(x).is_some() && x.attempts.len() >= pool.endpoint_count();
     let tried = x.attempts.iter().map(|attempt| attempt.endpoint);
     if again { Vec::new() } else { tried.collect() }
 }

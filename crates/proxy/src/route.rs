@@ -4,7 +4,7 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::headers;
 use crate::live::Live;
-use config::{RequestView, RouteMatch};
+use config::{RequestView, RouteMatch, Rule};
 use http1::RequestHead;
 
 /// A request head as the route table wants to see it.
@@ -29,11 +29,11 @@ impl RequestView for View<'_> {
     }
 }
 
-/// Finds the rule and notes it in the exchange.
+/// Finds the rule and notes it in the exchange too.
 ///
 /// # Errors
 /// No listener of the bind has this host, or no route matches: 404.
-pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
+pub(crate) fn find<'a>(live: &'a Live, x: &mut Exchange) -> Result<&'a Rule, Failure> {
     let Some(bind) = live.bind(x.bind) else {
         return Err(Failure::new(
             Phase::Route,
@@ -63,7 +63,7 @@ pub(crate) fn find(live: &Live, x: &mut Exchange) -> Result<(), Failure> {
             x.asks_picker = !listener.built_in_picker;
             x.matched_prefix = matched_prefix;
             x.rule = Some(rule.clone());
-            Ok(())
+            Ok(rule)
         }
         RouteMatch::NoListener => Err(no_route(x, "no listener has the host")),
         RouteMatch::NoRoute { .. } => Err(no_route(x, "no route matches")),

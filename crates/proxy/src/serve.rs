@@ -54,10 +54,7 @@ async fn stages(
     if answer::models_list(shared, &live, client, x).await? {
         return Ok(());
     }
-    route::find(&live, x)?;
-    let Some(rule) = x.rule.clone() else {
-        return Ok(());
-    };
+    let rule = route::find(&live, x)?;
     let place = policies::Place {
         local,
         shared,
@@ -100,10 +97,11 @@ async fn stages(
         };
         return Err(Failure::new(Phase::Route, Cause::InvalidBackend, message));
     };
-    x.pool = Some(pool.clone());
     // A stream may last for hours: it holds its rule and its pool, not the whole configuration.
     drop(live);
-    forward::forward(local, shared, client, x, &pool).await
+    let served = forward::forward(local, shared, client, x, &pool).await;
+    x.pool = Some(pool);
+    served
 }
 
 /// Reads from the body what routing and picking need, without changing it.

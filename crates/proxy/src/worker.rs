@@ -7,8 +7,9 @@
 
 use crate::deadline;
 use crate::listener::{self, Accepting};
-use crate::live::Shared;
+use crate::live::{Live, Shared};
 use crate::memory::{ACCOUNT, Use};
+use arc_swap::ArcSwap;
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -340,8 +341,7 @@ pub(crate) struct Local {
     pub(crate) idle: crate::upstream::idle::Idle,
     pub(crate) multiplexed: crate::upstream::h2::Connections,
     pub(crate) handshakes: crate::tls::server::Handshakes,
-    pub(crate) live:
-        RefCell<arc_swap::Cache<Arc<arc_swap::ArcSwap<crate::live::Live>>, Arc<crate::live::Live>>>,
+    pub(crate) live: RefCell<arc_swap::Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
     pub(crate) draws: Cell<u64>,
     /// For what outlives the request that began it.
     pub(crate) me: Weak<Local>,
@@ -367,7 +367,7 @@ impl Local {
     }
 
     /// The current configuration, without touching a shared counter when it has not changed.
-    pub(crate) fn live(&self) -> Arc<crate::live::Live> {
+    pub(crate) fn live(&self) -> Arc<Live> {
         self.live.borrow_mut().load().clone()
     }
 

@@ -101,9 +101,9 @@ impl Pool {
 
     /// The members at these addresses, in this order; what is no member is left out.
     pub(crate) fn members_at(&self, addresses: &[SocketAddr]) -> VecDeque<EndpointId> {
-        let endpoints = self.endpoints.load();
+        let seen = self.seen.load();
         let at = |address: &SocketAddr| {
-            let mut all = endpoints.values();
+            let mut all = seen.endpoints.values();
             all.find(|one| one.address == *address).map(|one| one.id)
         };
         let mut found: VecDeque<EndpointId> = VecDeque::new();

@@ -56,10 +56,9 @@ impl Announced {
     }
 }
 
-/// All names of a pool.
+/// How the names of a pool are kept up to date.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
-    names: ArcSwap<FxHashSet<String>>,
     /// Held from the look at all announcements to the new set: the last set has all of them.
     rebuilding: Mutex<()>,
     refreshed: tokio::sync::Mutex<Option<Micros>>,
@@ -68,12 +67,12 @@ pub(crate) struct Catalogue {
 impl Pool {
     /// Whether an object declares the model or a server announces it.
     pub(crate) fn knows_model(&self, model: &str) -> bool {
-        self.catalogue.names.load().contains(model)
+        self.seen.load().knows_model(model)
     }
 
     /// All names, sorted.
     pub(crate) fn model_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.catalogue.names.load().iter().cloned().collect();
+        let mut names: Vec<String> = self.seen.load().names.iter().cloned().collect();
         names.sort();
         names
     }
@@ -82,7 +81,8 @@ impl Pool {
     pub(crate) fn recatalogue(&self) {
         let _rebuilding = self.catalogue.rebuilding.lock();
         let mut names: FxHashSet<String> = self
-            .spec()
+            .seen()
+            .spec
             .models
             .names()
             .map(|name| name.to_owned())
@@ -96,14 +96,13 @@ impl Pool {
                     .map(|card| card.id.clone()),
             );
         }
-        self.catalogue.names.store(Arc::new(names));
+        let names = Arc::new(names);
+        self.show(|seen| seen.names = names.clone());
     }
 
-    /// `Some(near names)` when the model certainly is not served here.
+    /// `Some(near names)` when the model, which nobody declared or announced yet, certainly is not
+    /// served here.
     pub(crate) async fn unknown_model(self: &Arc<Self>, model: &str) -> Option<Vec<String>> {
-        if model.is_empty() || self.knows_model(model) {
-            return None;
-        }
         self.refresh_models().await;
         let endpoints = self.endpoints();
         let all_said = endpoints

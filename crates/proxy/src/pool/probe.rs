@@ -47,7 +47,7 @@ impl Count {
 
 /// Sends the probes of a pool that are due now.
 pub(super) fn send_due(pool: &Arc<Pool>, under_way: &mut JoinSet<()>) {
-    if !pool.inference || !pool.spec.load().probes || under_way.len() >= MOST_PROBES {
+    if !pool.inference || !pool.seen.load().spec.probes || under_way.len() >= MOST_PROBES {
         return;
     }
     let due = pool.state.lock().due_probes(clock::now());
