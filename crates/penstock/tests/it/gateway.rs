@@ -218,15 +218,21 @@ pub(crate) fn request(path: &str, body: &str, fields: &[(&str, &str)]) -> String
     text + "\r\n" + body
 }
 
+/// Reads a line and its end.
+fn read_line(stream: &mut impl BufRead, line: &mut String) -> Option<()> {
+    line.clear();
+    stream.read_line(line).ok()?;
+    line.ends_with('\n').then_some(())
+}
+
 /// Reads one response; `None` when it is not whole.
 pub(crate) fn read_answer(stream: &mut impl BufRead) -> Option<Answer> {
     let mut line = String::new();
-    stream.read_line(&mut line).ok()?;
+    read_line(stream, &mut line)?;
     let status = line.split(' ').nth(1)?.parse().ok()?;
     let mut fields = Vec::new();
     loop {
-        line.clear();
-        stream.read_line(&mut line).ok()?;
+        read_line(stream, &mut line)?;
         let trimmed = line.trim_end();
         if trimmed.is_empty() {
             break;
@@ -243,8 +249,7 @@ pub(crate) fn read_answer(stream: &mut impl BufRead) -> Option<Answer> {
     let mut body = Vec::new();
     if of("transfer-encoding").is_some() {
         loop {
-            line.clear();
-            stream.read_line(&mut line).ok()?;
+            read_line(stream, &mut line)?;
             let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
             let mut chunk = vec![0; size + 2];
             stream.read_exact(&mut chunk).ok()?;

@@ -233,41 +233,89 @@ fn handshakes_that_stall_stop_nobody() {
     wait_until(|| open().is_some_and(|open| open <= 1.0));
 }
 
-#[test]
-fn a_flood_of_handshakes_stops_no_stream() {
-    let authority = Authority::new();
-    let good = authority.sign(&["a.example"]);
-    let text = manifests(&[("a", "a.example", "a")], "") + &good.secret("a");
-    let gateway = Configured::start(&text);
-    let connector = authority.client("http/1.1", None);
-    let mut established = opened(&connector, gateway.address, "a.example");
-    let (goes_on, made) = (AtomicBool::new(true), AtomicUsize::new(0));
-    let mut slowest = Duration::ZERO;
-    std::thread::scope(|scope| {
-        let _ends = Ends(&goes_on);
-        for _ in 0..6 {
-            scope.spawn(|| {
-                while goes_on.load(Relaxed) {
-                    opened(&connector, gateway.address, "a.example");
-                    made.fetch_add(1, Relaxed);
-                }
-            });
+/// A gateway in which all is on one thread, a client, and a connection that it has.
+struct OneWorker {
+    gateway: Gateway,
+    connector: TlsConnector,
+    open: Tls,
+    _files: tempfile::TempDir,
+}
+
+impl OneWorker {
+    fn start() -> Self {
+        let authority = Authority::new();
+        let good = authority.sign(&["a.example"]);
+        let files = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, key) = (file("cert.pem", &good.chain), file("key.pem", &good.key));
+        let text = format!(
+            "tls: {{certificate: {certificate}, key: {key}}}\n\
+            pools: [{{name: web, endpoints: ['http://{}']}}]\n",
+            scripted::echo("web")
+        );
+        let gateway = Gateway::plain(&text, &[]);
+        let connector = authority.client("http/1.1", None);
+        let open = opened(&connector, gateway.address, "a.example");
+        Self {
+            gateway,
+            connector,
+            open,
+            _files: files,
         }
-        wait_until(|| made.load(Relaxed) > 20);
-        for _ in 0..100 {
-            let asked = Instant::now();
-            let answer = soon(get(&mut established, "a.example", "/")).unwrap();
-            assert_eq!(answer.status, 200);
-            slowest = slowest.max(asked.elapsed());
-        }
-    });
-    measured("tls_flood_handshakes", made.load(Relaxed) as f64);
-    measured("tls_flood_slowest_ms", slowest.as_secs_f64() * 1e3);
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    }
 }
 
 /// Handshakes that are ready at the same moment.
 const AT_ONCE: usize = 200;
+
+/// Begins handshakes for as long as `goes_on`, so that `AT_ONCE` of them are under way at any time; counts in `computed` those that were answered. Nothing is computed here: whoever floods is
+/// faster than who is flooded.
+fn floods(address: SocketAddr, hello: &[u8], goes_on: &AtomicBool, computed: &AtomicUsize) {
+    let mut clients = std::collections::VecDeque::new();
+    while goes_on.load(Relaxed) {
+        while clients.len() < AT_ONCE {
+            let mut client = connect(address);
+            client.write_all(hello).unwrap();
+            client.set_nonblocking(true).unwrap();
+            clients.push_back(client);
+        }
+        let begun = clients.len();
+        clients.retain(|client| client.peek(&mut [0]).is_err());
+        computed.fetch_add(begun - clients.len(), Relaxed);
+    }
+}
+
+#[test]
+fn a_flood_of_handshakes_stops_no_stream() {
+    let mut one = OneWorker::start();
+    let hello = hello(&one.connector, "a.example");
+    let (goes_on, computed) = (AtomicBool::new(true), AtomicUsize::new(0));
+    let mut slowest = Duration::ZERO;
+    let mut meanwhile = Vec::new();
+    std::thread::scope(|scope| {
+        let _ends = Ends(&goes_on);
+        scope.spawn(|| floods(one.gateway.address, &hello, &goes_on, &computed));
+        wait_until(|| computed.load(Relaxed) > AT_ONCE);
+        for _ in 0..100 {
+            let (asked, before) = (Instant::now(), computed.load(Relaxed));
+            let answer = soon(get(&mut one.open, "a.example", "/")).unwrap();
+            assert_eq!(answer.status, 200);
+            slowest = slowest.max(asked.elapsed());
+            meanwhile.push(computed.load(Relaxed) - before);
+        }
+    });
+    // Two or three where handshakes take turns; all that are ready where they do not.
+    meanwhile.sort_unstable();
+    let median = meanwhile[meanwhile.len() / 2];
+    assert!(median <= 20, "{median} handshakes before an answer");
+    measured("tls_flood_handshakes", computed.into_inner() as f64);
+    measured("tls_flood_slowest_ms", slowest.as_secs_f64() * 1e3);
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
 
 /// How many handshakes were ready when an open stream asked, and how many of them were computed
 /// before it had its answer.
@@ -302,30 +350,13 @@ fn computed_meanwhile(gateway: &Gateway, hello: &[u8], open: &mut Tls) -> (usize
 
 #[test]
 fn handshakes_that_come_at_once_take_turns_with_streams() {
-    let authority = Authority::new();
-    let good = authority.sign(&["a.example"]);
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (certificate, key) = (file("cert.pem", &good.chain), file("key.pem", &good.key));
-    let text = format!(
-        "tls: {{certificate: {certificate}, key: {key}}}\n\
-        pools: [{{name: web, endpoints: ['http://{}']}}]\n",
-        scripted::echo("web")
-    );
-    // One worker: all of it is on one thread.
-    let gateway = Gateway::plain(&text, &[]);
-    let connector = authority.client("http/1.1", None);
-    let mut open = opened(&connector, gateway.address, "a.example");
-    let hello = hello(&connector, "a.example");
+    let mut one = OneWorker::start();
+    let hello = hello(&one.connector, "a.example");
     // A machine that has no time for the client shows nothing: then once more.
     let mut seen = Vec::new();
     let are_few = |(ready, computed): (usize, usize)| ready > AT_ONCE / 2 && computed < ready / 2;
     while seen.len() < 5 && !seen.last().copied().is_some_and(are_few) {
-        seen.push(computed_meanwhile(&gateway, &hello, &mut open));
+        seen.push(computed_meanwhile(&one.gateway, &hello, &mut one.open));
     }
     assert!(seen.last().copied().is_some_and(are_few), "{seen:?}");
 }
