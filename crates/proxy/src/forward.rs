@@ -201,7 +201,7 @@ async fn pick(
     if let Some(picked) = &mut sending.picked {
         return external::next(sending.pool, x, &ask, picked);
     }
-    match sending.pool.arrive(&ask) {
+    match sending.pool.arrive(&ask, sending.seen) {
         Step::Go(lease, decision) => Ok((lease, decision)),
         Step::Refuse(why) => Err(refused(x, sending.pool, &why)),
         // Whoever waits holds its body meanwhile.
@@ -249,13 +249,7 @@ async fn one(
     x: &mut Exchange,
     (mut lease, decision, targets): (Lease, Decision, &[Target]),
 ) -> Result<(), Failure> {
-    let latest;
-    let mut found = sending.seen.endpoint(decision.winner);
-    if found.is_none() {
-        latest = sending.pool.seen();
-        found = latest.endpoint(decision.winner);
-    }
-    let Some(endpoint) = found else {
+    let Some(endpoint) = lease.take_endpoint() else {
         let message = "the chosen endpoint has just left the pool";
         return Err(Failure::new(Phase::Connect, Cause::ConnectFailed, message));
     };
@@ -270,15 +264,15 @@ async fn one(
         started: clock::coarse(),
         failure: None,
     });
-    let served = answered(sending, client, x, (&mut lease, endpoint, target)).await;
+    let served = answered(sending, client, x, (&mut lease, &endpoint, target)).await;
     x.timings.ended = clock::now();
     lease.settle(outcome(x, served.as_ref().err()));
     if let Some(usage) = &x.response.usage
         && served.is_ok()
     {
-        correct(sending.pool, endpoint, x, usage);
+        correct(sending.pool, &endpoint, x, usage);
     }
-    remember(sending.pool, endpoint, x, decision, served.as_ref().err());
+    remember(sending.pool, &endpoint, x, decision, served.as_ref().err());
     served
 }
 

@@ -23,8 +23,8 @@ use indexmap::IndexMap;
 use lease::{Lease, Waiting};
 use parking_lot::{Mutex, RwLock};
 use picker::{
-    Arrival, Ask, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex, Shortlist,
-    Subsets, Ticket, Wake, Why,
+    Arrival, Ask, Decision, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex,
+    Shortlist, Subsets, Ticket, Wake, Why,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
@@ -102,6 +102,22 @@ pub(crate) struct Wanted {
     pub(crate) tls: Option<Arc<config::BackendTls>>,
 }
 
+/// How endpoints are spoken to, from the next [`Pool::sync`] on.
+#[derive(Debug, Default)]
+struct Spoken {
+    wanted: Wanted,
+    transport: Arc<Transport>,
+    /// Not yet in force.
+    is_new: bool,
+}
+
+impl Spoken {
+    /// Puts it in force; whether it was not before.
+    fn take(&mut self) -> (Arc<Transport>, bool) {
+        (self.transport.clone(), std::mem::take(&mut self.is_new))
+    }
+}
+
 /// A member that has an address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
@@ -146,7 +162,7 @@ pub(crate) struct Pool {
     prefixes: RwLock<PrefixIndex>,
     seen: ArcSwap<Seen>,
     waiting: Mutex<FxHashMap<Ticket, oneshot::Sender<Arrival>>>,
-    transport: Mutex<(Wanted, Arc<Transport>)>,
+    spoken: Mutex<Spoken>,
     pub(crate) catalogue: models::Catalogue,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: Budget,
@@ -167,7 +183,7 @@ pub(crate) fn share_indexes<S>(pools: &IndexMap<ObjectName, Arc<Pool>, S>) {
 /// What `arrive` said, with what it takes to go on.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Go(Lease, picker::Decision),
+    Go(Lease, Decision),
     Wait(Waiting),
     Refuse(Why),
 }
@@ -192,7 +208,7 @@ impl Pool {
                 ..Seen::default()
             }),
             waiting: Mutex::default(),
-            transport: Mutex::default(),
+            spoken: Mutex::default(),
             catalogue: models::Catalogue::default(),
             decisions,
             budget: Budget::default(),
@@ -227,20 +243,22 @@ impl Pool {
         self.deliver(wakes);
     }
 
-    /// Takes over how endpoints are spoken to. Known ones that were spoken to otherwise leave: the
-    /// next [`Pool::sync`] brings them anew.
-    pub(crate) fn speak(self: &Arc<Self>, wanted: Wanted) {
-        let mut transport = self.transport.lock();
-        if transport.0 == wanted {
+    /// Takes over how endpoints are spoken to. Known ones that were spoken to otherwise are replaced
+    /// by the next [`Pool::sync`], in one step: until then requests go to them as before.
+    pub(crate) fn speak(&self, wanted: Wanted) {
+        let mut spoken = self.spoken.lock();
+        if spoken.wanted == wanted {
             return;
         }
-        let made = Arc::new(Transport::new(&wanted));
-        if let Tls::Unusable(why) = &made.tls {
+        let transport = Arc::new(Transport::new(&wanted));
+        if let Tls::Unusable(why) = &transport.tls {
             tracing::error!(pool = %self.name, "{why}");
         }
-        *transport = (wanted, made);
-        drop(transport);
-        self.sync(&[]);
+        *spoken = Spoken {
+            wanted,
+            transport,
+            is_new: true,
+        };
     }
 
     /// Takes over a changed member list; returns the endpoints that are new.
@@ -253,23 +271,27 @@ impl Pool {
                 subsets: member.subsets,
             })
             .collect();
-        let synced = self.state.lock().sync(clock::now(), &specs);
+        let (transport, is_new) = self.spoken.lock().take();
+        let mut state = self.state.lock();
+        let synced = if is_new {
+            state.replace(clock::now(), &specs)
+        } else {
+            state.sync(clock::now(), &specs)
+        };
         let mut endpoints = FxHashMap::clone(&self.seen.load().endpoints);
         for id in &synced.removed {
             if let Some(gone) = endpoints.remove(id) {
                 gone.stop.cancel();
             }
-            self.prefixes.write().remove(*id);
         }
         let mut added = Vec::new();
-        let transport = self.transport.lock().1.clone();
-        for (id, key) in synced.added {
-            let Some(member) = members.iter().find(|member| member.key == key) else {
+        for (id, key) in &synced.added {
+            let Some(member) = members.iter().find(|member| member.key == *key) else {
                 continue;
             };
             let endpoint = Arc::new(Endpoint {
                 uid: NEXT_ENDPOINT.fetch_add(1, Ordering::Relaxed),
-                id,
+                id: *id,
                 name: member.name.as_str().into(),
                 address: member.address,
                 transport: transport.clone(),
@@ -277,11 +299,16 @@ impl Pool {
                 reach: reach::Reach::default(),
                 stop: CancellationToken::new(),
             });
-            endpoints.insert(id, endpoint.clone());
+            endpoints.insert(*id, endpoint.clone());
             added.push(endpoint);
         }
         let endpoints = Arc::new(endpoints);
         self.show(|seen| seen.endpoints = endpoints.clone());
+        // Not earlier: who is picked must be found.
+        drop(state);
+        for id in &synced.removed {
+            self.prefixes.write().remove(*id);
+        }
         self.recatalogue();
         self.deliver(synced.wakes);
         added
@@ -330,15 +357,15 @@ impl Pool {
     }
 
     /// Asks for an endpoint. A long list of members is narrowed first, without the lock; pick and
-    /// reservation are one step under it.
-    pub(crate) fn arrive(self: &Arc<Self>, ask: &Ask<'_>) -> Step {
+    /// reservation are one step under it. `seen` is the pool as the request found it.
+    pub(crate) fn arrive(self: &Arc<Self>, ask: &Ask<'_>, seen: &Seen) -> Step {
         SHORTLIST.with_borrow_mut(|list| {
             self.overview.narrow(clock::coarse(), ask, list);
-            self.arrive_among(ask, list)
+            self.arrive_among(ask, list, seen)
         })
     }
 
-    fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist) -> Step {
+    fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist, seen: &Seen) -> Step {
         let record = decisions::spare();
         let now = clock::coarse();
         let mut state = self.state.lock();
@@ -346,9 +373,11 @@ impl Pool {
             state.reuse(record);
         }
         match state.arrive_among(now, ask, list) {
+            // Looked up before the lock is released: it may leave at once.
             Arrival::Go(decision) => {
-                drop(state);
-                self.go(decision)
+                let known = seen.endpoint(decision.winner).cloned();
+                let endpoint = known.or_else(|| self.endpoint(decision.winner));
+                self.go(decision, endpoint)
             }
             Arrival::Wait(ticket) => {
                 // Registered before the lock is released: a wake may come at once.
@@ -360,8 +389,8 @@ impl Pool {
         }
     }
 
-    fn go(self: &Arc<Self>, decision: picker::Decision) -> Step {
-        let lease = Lease::new(self.clone(), decision.reservation);
+    fn go(self: &Arc<Self>, decision: Decision, endpoint: Option<Arc<Endpoint>>) -> Step {
+        let lease = Lease::new(self.clone(), decision.reservation, endpoint);
         Step::Go(lease, decision)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::accounts::Accounts;
 use crate::gateway::{
-    Answer, Running, connect, free_address, get, penstock, read_answer, wait_until,
+    Answer, DEADLINE, Running, connect, free_address, get, penstock, read_answer, wait_until,
 };
 use serde_json::Value;
 use std::fs::File;
@@ -10,6 +10,7 @@ use std::io::{BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// `penstock run DIRECTORY` with one file in it.
 #[derive(Debug)]
@@ -77,7 +78,12 @@ impl Configured {
     pub(crate) fn apply(&self, text: &str) {
         let before = self.version();
         self.edit(text);
-        wait_until(|| self.version() > before);
+        let until = Instant::now() + DEADLINE;
+        while self.version() <= before {
+            let refused = &self.config()["refused"];
+            assert!(Instant::now() < until, "no new version; refused: {refused}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// `/debug/config`.

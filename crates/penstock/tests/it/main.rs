@@ -43,6 +43,7 @@ mod http2;
 mod late;
 mod latency;
 mod linger;
+mod living;
 mod measures;
 mod memory;
 mod names;

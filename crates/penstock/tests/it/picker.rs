@@ -74,6 +74,8 @@ pub(crate) struct Seen {
     pub(crate) trailers: Mutex<Vec<(String, String)>>,
     pub(crate) ends: Mutex<Vec<End>>,
     pub(crate) first: Mutex<Vec<u8>>,
+    /// How the last conversation came: `clear`, `tls`, or the name that was asked for.
+    pub(crate) by: Mutex<String>,
 }
 
 /// A running picker; its thread ends with the test process.
@@ -90,19 +92,24 @@ impl Picker {
     pub(crate) fn start(play: Play) -> Self {
         let authority = Authority::new();
         let own = authority.sign(&["picker"]);
-        Self::over(play, Some(authority.server(&own, "h2", false)))
+        Self::over(play, Some(authority.server(&own, "h2", false)), false)
     }
 
     /// Behind TLS that can be verified.
     pub(crate) fn proving(play: Play, authority: &Authority, own: &Certificate) -> Self {
-        Self::over(play, Some(authority.server(own, "h2", false)))
+        Self::over(play, Some(authority.server(own, "h2", false)), false)
+    }
+
+    /// Behind TLS that can be verified, or in the clear: as each connection begins.
+    pub(crate) fn either(play: Play, authority: &Authority, own: &Certificate) -> Self {
+        Self::over(play, Some(authority.server(own, "h2", false)), true)
     }
 
     pub(crate) fn plain(play: Play) -> Self {
-        Self::over(play, None)
+        Self::over(play, None, true)
     }
 
-    fn over(play: Play, acceptor: Option<TlsAcceptor>) -> Self {
+    fn over(play: Play, acceptor: Option<TlsAcceptor>, takes_clear: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -118,7 +125,8 @@ impl Picker {
                 .enable_all()
                 .build()
                 .unwrap();
-            tokio::task::LocalSet::new().block_on(&runtime, own.accept(listener, acceptor));
+            tokio::task::LocalSet::new()
+                .block_on(&runtime, own.accept(listener, acceptor, takes_clear));
         });
         picker
     }
@@ -136,17 +144,19 @@ impl Picker {
         self.seen.conversations.load(SeqCst)
     }
 
-    async fn accept(self, listener: TcpListener, acceptor: Option<TlsAcceptor>) {
+    async fn accept(self, listener: TcpListener, acceptor: Option<TlsAcceptor>, takes_clear: bool) {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let (own, acceptor) = (self.clone(), acceptor.clone());
             tokio::task::spawn_local(async move {
-                match acceptor {
-                    None => own.connection(stream).await,
+                let is_clear = takes_clear && !begins_tls(&stream).await;
+                match acceptor.filter(|_| !is_clear) {
+                    None => own.connection(stream, "clear").await,
                     Some(acceptor) => {
                         if let Ok(stream) = acceptor.accept(stream).await {
-                            own.connection(stream).await;
+                            let name = stream.get_ref().1.server_name().unwrap_or("tls").to_owned();
+                            own.connection(stream, &name).await;
                         }
                     }
                 }
@@ -154,7 +164,7 @@ impl Picker {
         }
     }
 
-    async fn connection(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+    async fn connection(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, by: &str) {
         let Ok(mut connection) = h2::server::handshake(stream).await else {
             return;
         };
@@ -169,6 +179,7 @@ impl Picker {
                 continue;
             }
             self.seen.conversations.fetch_add(1, SeqCst);
+            by.clone_into(&mut self.seen.by.lock().unwrap());
             let play = self.play.lock().unwrap().clone();
             if matches!(play, Play::Close) {
                 return;
@@ -177,6 +188,12 @@ impl Picker {
             tokio::task::spawn_local(converse(self.seen.clone(), play, call));
         }
     }
+}
+
+/// Whether what comes first on a connection is a handshake.
+pub(crate) async fn begins_tls(stream: &tokio::net::TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok() && first == [0x16]
 }
 
 /// One call of gRPC.

@@ -24,9 +24,19 @@ pub struct Synced {
 impl Pool {
     /// Makes `members` the list of members. Of members with the same key the first counts.
     pub fn sync(&mut self, now: Micros, members: &[MemberSpec]) -> Synced {
+        let keys: FxHashSet<&str> = members.iter().map(|member| member.key.as_str()).collect();
+        self.take_over(now, members, &keys)
+    }
+
+    /// The same where none stays what it was: each is a new endpoint, also under a key that is
+    /// known. Who waits goes on waiting, as long as there are members.
+    pub fn replace(&mut self, now: Micros, members: &[MemberSpec]) -> Synced {
+        self.take_over(now, members, &FxHashSet::default())
+    }
+
+    fn take_over(&mut self, now: Micros, members: &[MemberSpec], keys: &FxHashSet<&str>) -> Synced {
         self.tell(now);
         let mut synced = Synced::default();
-        let keys: FxHashSet<&str> = members.iter().map(|member| member.key.as_str()).collect();
         let mut gone: Vec<u32> = Vec::new();
         self.by_key.retain(|key, slot| {
             let stays = keys.contains(key.as_str());

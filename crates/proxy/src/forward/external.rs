@@ -18,14 +18,14 @@ use crate::relay;
 use crate::retry;
 use crate::worker::OutBuffer;
 use http1::Framing;
-use picker::{Ask, Decision, EndpointId, Micros, Subsets};
+use picker::{Ask, Decision, Micros, Subsets};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Endpoints that were picked and not tried yet, in order.
-pub(super) type Picked = VecDeque<EndpointId>;
+pub(super) type Picked = VecDeque<SocketAddr>;
 
 /// That others are held for broken is told up to this many members.
 const MOST_TOLD: usize = 256;
@@ -169,8 +169,8 @@ pub(super) fn next(
     ask: &Ask<'_>,
     picked: &mut Picked,
 ) -> Result<(Lease, Decision), Failure> {
-    while let Some(id) = picked.pop_front() {
-        if let Some(booked) = pool.assign(ask, id) {
+    while let Some(address) = picked.pop_front() {
+        if let Some(booked) = pool.assign(ask, address) {
             return Ok(booked);
         }
     }

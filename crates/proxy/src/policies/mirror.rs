@@ -75,10 +75,10 @@ fn start(pool: &Arc<Pool>, x: &Exchange, place: Place<'_>) -> Option<()> {
     }
     let mut charge = Charge::none(Use::Bodies);
     charge.admit(body.len()).ok()?;
-    let Step::Go(lease, decision) = pool.arrive(&ask(x)) else {
+    let Step::Go(mut lease, _) = pool.arrive(&ask(x), &pool.seen()) else {
         return None;
     };
-    let endpoint = pool.endpoint(decision.winner)?;
+    let endpoint = lease.take_endpoint()?;
     let mut head = Vec::new();
     let framing = match x.head.framing() {
         Framing::None => Framing::None,

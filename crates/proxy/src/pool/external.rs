@@ -99,20 +99,21 @@ impl Pool {
         self.external.picker.load_full()
     }
 
-    /// The members at these addresses, in this order; what is no member is left out.
-    pub(crate) fn members_at(&self, addresses: &[SocketAddr]) -> VecDeque<EndpointId> {
-        let seen = self.seen.load();
-        let at = |address: &SocketAddr| {
-            let mut all = seen.endpoints.values();
-            all.find(|one| one.address == *address).map(|one| one.id)
-        };
-        let mut found: VecDeque<EndpointId> = VecDeque::new();
-        for id in addresses.iter().filter_map(at) {
-            if !found.contains(&id) {
-                found.push_back(id);
+    /// Those of these addresses that are members, each once, in this order.
+    pub(crate) fn members_at(&self, addresses: &[SocketAddr]) -> VecDeque<SocketAddr> {
+        let mut found: VecDeque<SocketAddr> = VecDeque::new();
+        for address in addresses {
+            if !found.contains(address) && self.member_at(*address).is_some() {
+                found.push_back(*address);
             }
         }
         found
+    }
+
+    fn member_at(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
+        let seen = self.seen.load();
+        let mut all = seen.endpoints.values();
+        all.find(|one| one.address == address).cloned()
     }
 
     /// The members that are not held for broken, or may be tried out again: those in the first of
@@ -125,9 +126,19 @@ impl Pool {
     pub(crate) fn assign(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        endpoint: EndpointId,
+        address: SocketAddr,
     ) -> Option<(Lease, Decision)> {
-        let decision = self.state.lock().assign(clock::now(), ask, endpoint)?;
-        Some((Lease::new(self.clone(), decision.reservation), decision))
+        let mut endpoint = self.member_at(address)?;
+        let mut state = self.state.lock();
+        let mut decision = state.assign(clock::now(), ask, endpoint.id);
+        if decision.is_none() {
+            // Replaced at this very moment by one that is spoken to otherwise.
+            endpoint = self.member_at(address)?;
+            decision = state.assign(clock::now(), ask, endpoint.id);
+        }
+        drop(state);
+        let decision = decision?;
+        let lease = Lease::new(self.clone(), decision.reservation, Some(endpoint));
+        Some((lease, decision))
     }
 }

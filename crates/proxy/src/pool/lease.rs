@@ -4,7 +4,7 @@
 //! dropped (the client left, a task was cancelled), which counts as cancelled. So the books of the
 //! picker are exact whatever happens to a connection.
 
-use super::{Pool, Step};
+use super::{Endpoint, Pool, Step};
 use crate::clock;
 use picker::{Arrival, Outcome, Reservation, Ticket};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     reservation: Option<Reservation>,
+    /// Where it is; `None` once it was taken, or when it left while its request waited.
+    endpoint: Option<Arc<Endpoint>>,
     shrunk: bool,
 }
 
@@ -30,12 +32,22 @@ pub(crate) fn cancelled() -> Outcome {
 }
 
 impl Lease {
-    pub(super) fn new(pool: Arc<Pool>, reservation: Reservation) -> Self {
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        reservation: Reservation,
+        endpoint: Option<Arc<Endpoint>>,
+    ) -> Self {
         Self {
             pool,
             reservation: Some(reservation),
+            endpoint,
             shrunk: false,
         }
+    }
+
+    /// The endpoint, which nobody but the first who asks gets.
+    pub(crate) fn take_endpoint(&mut self) -> Option<Arc<Endpoint>> {
+        self.endpoint.take()
     }
 
     /// The first token has come: the prefill is done.
@@ -97,7 +109,10 @@ impl Waiting {
         let received = std::task::ready!(std::pin::Pin::new(&mut self.receiver).poll(cx));
         self.done = true;
         Poll::Ready(match received {
-            Ok(Arrival::Go(decision)) => self.pool.go(decision),
+            Ok(Arrival::Go(decision)) => {
+                let endpoint = self.pool.endpoint(decision.winner);
+                self.pool.go(decision, endpoint)
+            }
             Ok(Arrival::Refuse(why)) => Step::Refuse(why),
             Ok(Arrival::Wait(_)) | Err(_) => Step::Refuse(picker::Why::no_endpoints()),
         })
@@ -112,7 +127,9 @@ impl Drop for Waiting {
         self.pool.waiting.lock().remove(&self.ticket);
         match self.receiver.try_recv() {
             // The turn came at this very moment.
-            Ok(Arrival::Go(decision)) => drop(Lease::new(self.pool.clone(), decision.reservation)),
+            Ok(Arrival::Go(decision)) => {
+                drop(Lease::new(self.pool.clone(), decision.reservation, None));
+            }
             _ => {
                 let (now, ticket) = (clock::now(), self.ticket);
                 self.pool.act(|state| {

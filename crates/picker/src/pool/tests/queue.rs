@@ -143,6 +143,22 @@ fn without_members_all_waits_end() {
 }
 
 #[test]
+fn who_waits_goes_to_the_members_that_replace_all_others() {
+    let (mut bed, _) = full();
+    let none = Held::default();
+    let ticket = bed.wait(&asks(0, &none));
+    let synced = bed.pool.replace(bed.now, &[member(0), member(1)]);
+    assert_eq!((synced.removed.len(), synced.added.len()), (2, 2));
+    let Arrival::Go(decision) = &synced.wakes[0].arrival else {
+        panic!("{:?}", synced.wakes)
+    };
+    let is_new = synced.added.iter().any(|(id, _)| *id == decision.winner);
+    assert!(is_new && synced.wakes[0].ticket == ticket);
+    let again = bed.pool.sync(bed.now, &[member(0), member(1)]);
+    assert!(again.removed.is_empty() && again.added.is_empty());
+}
+
+#[test]
 fn the_queue_is_bounded_in_requests_bytes_and_time() {
     let none = Held::default();
     let limits = QueueLimits {
