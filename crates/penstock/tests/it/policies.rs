@@ -1,6 +1,6 @@
 //! Filters of routes that few have: CORS, mirrors, and retries that a route sets.
 
-use crate::configured::{Configured, GATEWAY, route, service};
+use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::gateway::wait_until;
 use crate::scripted::{counting, echo};
 use std::sync::atomic::Ordering;
@@ -91,6 +91,28 @@ fn a_copy_of_each_request_goes_to_the_mirror_and_its_answer_nowhere() {
     ] {
         assert!(metrics.contains(line), "{line}");
     }
+}
+
+#[test]
+fn a_mirror_that_answers_nothing_is_left_and_nothing_stays_booked_on_it() {
+    // It hangs up on everybody.
+    let (mirror, seen) = counting("mirror", |_| 0);
+    let copied = format!(
+        "filters: [{{type: RequestMirror, requestMirror: {{backendRef: {}}}}}]",
+        to_pool("mirror")
+    );
+    let text = format!(
+        "{GATEWAY}{}{}{}",
+        route("web", &rules(&copied)),
+        service("web", &[echo("web")]),
+        pool("mirror", "", &[mirror]),
+    );
+    let gateway = Configured::start(&text);
+    for number in 0..5 {
+        assert_eq!(gateway.get(&format!("/{number}")).status, 200);
+    }
+    wait_until(|| seen.count.load(Ordering::Relaxed) >= 5);
+    gateway.is_quiet();
 }
 
 #[test]

@@ -89,7 +89,8 @@ pub(crate) struct Seen {
     pub(crate) last: Mutex<Vec<String>>,
 }
 
-/// Answers its requests, numbered from 0, with the status that `status` says.
+/// Answers its requests, numbered from 0, with the status that `status` says; hangs up where that
+/// is 0.
 pub(crate) fn counting(
     name: &'static str,
     status: impl Fn(u64) -> u16 + Clone + Send + 'static,
@@ -101,6 +102,9 @@ pub(crate) fn counting(
         while let Some(lines) = read_head(&mut reader) {
             *told.last.lock().unwrap() = lines;
             let status = status(told.count.fetch_add(1, Ordering::Relaxed));
+            if status == 0 {
+                return;
+            }
             let head =
                 format!("HTTP/1.1 {status} As told\r\nx-from: {name}\r\ncontent-length: 0\r\n\r\n");
             if stream.write_all(head.as_bytes()).is_err() {

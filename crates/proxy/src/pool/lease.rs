@@ -140,3 +140,92 @@ impl Drop for Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Resolved;
+    use super::*;
+    use picker::{Ask, EndpointId, Held, PoolSpec, Subsets};
+
+    /// A pool of one server, which is saturated by one request.
+    fn pool() -> (Arc<Pool>, EndpointId) {
+        let spec = PoolSpec {
+            saturation_seconds: 0.01,
+            ..PoolSpec::default()
+        };
+        let pool = Arc::new(Pool::new(spec, true, 1, Arc::default()));
+        let member = Resolved {
+            key: "one".to_owned(),
+            name: "one".to_owned(),
+            address: ([127, 0, 0, 1], 9).into(),
+            subsets: Subsets::NONE,
+        };
+        let added = pool.sync(&[member]);
+        (pool, added[0].id)
+    }
+
+    fn arrive(pool: &Arc<Pool>) -> Step {
+        pool.arrive(&Ask {
+            model: "llama",
+            targets: &[],
+            prompt_tokens: 100_000,
+            max_tokens: None,
+            held: &Held::default(),
+            blocks: 0,
+            priority: 0,
+            body_bytes: 1,
+            exclude: &[],
+            subsets: Subsets::NONE,
+            is_retry: false,
+            streams: true,
+        })
+    }
+
+    fn go(pool: &Arc<Pool>) -> Lease {
+        match arrive(pool) {
+            Step::Go(lease, _) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait(pool: &Arc<Pool>) -> Waiting {
+        match arrive(pool) {
+            Step::Wait(waiting) => waiting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_given_back_whatever_came_before() {
+        let (pool, id) = pool();
+        let in_flight = || pool.state.lock().in_flight(id);
+        let lease = go(&pool);
+        assert_eq!(in_flight(), 1);
+        drop(lease);
+        assert_eq!(in_flight(), 0, "before its first token");
+        let mut lease = go(&pool);
+        lease.first_token();
+        drop(lease);
+        assert_eq!(in_flight(), 0, "after it");
+        let lease = go(&pool);
+        lease.settle(cancelled());
+        assert_eq!(in_flight(), 0, "settled, and not once more");
+    }
+
+    #[tokio::test]
+    async fn who_leaves_at_the_moment_of_its_turn_hands_it_on() {
+        let (pool, id) = pool();
+        let lease = go(&pool);
+        let (first, second) = (wait(&pool), wait(&pool));
+        drop(lease);
+        // It is the turn of the first, who has not seen it.
+        assert_eq!(pool.memory().0, 1);
+        drop(first);
+        assert_eq!(pool.memory().0, 0);
+        drop(second);
+        assert_eq!(pool.state.lock().in_flight(id), 0);
+        drop((go(&pool), wait(&pool)));
+        assert_eq!(pool.state.lock().in_flight(id), 0);
+        assert_eq!(pool.memory().0, 0);
+    }
+}
