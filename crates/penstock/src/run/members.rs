@@ -381,4 +381,47 @@ mod tests {
         while !names.told().await {}
         assert!(names.known[&name].addresses[0].ip().is_loopback());
     }
+
+    /// What comes of a question that was asked for this name.
+    fn answers(names: &mut Names, question: task::Id, address: &str) -> bool {
+        let addresses = vec![address.parse().unwrap()];
+        names.take(Ok((question, Some((addresses, None)))))
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_does_not_count_whatever_came_before_it() {
+        let name = ("engine.invalid".to_owned(), 80);
+        let wants = || [wanted(&name.0)];
+        let mut names = Names::default();
+        names.want(wants().iter());
+        let asked = |names: &Names| names.known[&name].question.unwrap();
+        let first = asked(&names);
+        names.look_up(LookUp::All);
+        let second = asked(&names);
+        // The newer answer has come before it.
+        assert!(answers(&mut names, second, "10.0.0.2:80"));
+        assert!(!answers(&mut names, first, "10.0.0.1:80"));
+        // The name is wanted no longer, then again.
+        names.look_up(LookUp::All);
+        let third = asked(&names);
+        names.want([].into_iter());
+        assert!(!answers(&mut names, third, "10.0.0.3:80"));
+        assert!(names.known.is_empty());
+        names.want(wants().iter());
+        assert!(!answers(&mut names, third, "10.0.0.3:80"));
+        assert!(names.addresses(wants().into()).is_empty());
+        // Its own answer still comes, and of two names each gets its own.
+        names.want(
+            wants()
+                .into_iter()
+                .chain([wanted("other.invalid")])
+                .collect::<Vec<_>>()
+                .iter(),
+        );
+        let fourth = asked(&names);
+        assert!(answers(&mut names, fourth, "10.0.0.4:80"));
+        let found = names.addresses(vec![wanted("other.invalid"), wanted(&name.0)]);
+        let found: Vec<_> = found.iter().map(|one| one.address.to_string()).collect();
+        assert_eq!(found, ["10.0.0.4:80"]);
+    }
 }
