@@ -89,6 +89,11 @@ impl ResponseHead {
         *self = ResponseHead::new();
     }
 
+    /// The memory that it has, whatever it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.fields.held_bytes()
+    }
+
     /// 100 to 599.
     pub fn status(&self) -> u16 {
         self.status

@@ -10,6 +10,9 @@
 //! eighths; then clients that do not take their answers lose them. The rest is for what no account
 //! sees: what the allocator keeps between and after allocations. Of a large limit, these parts are
 //! at most [`MOST_SLACK`] each.
+//!
+//! Not in the account is what a worker keeps to use again, however many clients there are: spare
+//! write buffers of 512 KiB together and two of 256 KiB, 96 heads of responses of 4 KiB.
 
 use crate::failure::{Cause, Failure, Phase};
 use crate::live::Live;
@@ -23,7 +26,7 @@ pub(crate) const CONNECTION_BYTES: usize = if cfg!(debug_assertions) {
 } else {
     12 << 10
 };
-/// A request head up to this size is among what a connection costs; a longer one counts by itself.
+/// A head up to this size is among what a connection costs; a longer one counts by itself.
 pub(crate) const SHORT_HEAD_BYTES: usize = 4 << 10;
 /// What TLS adds to a connection: keys, records under way.
 pub(crate) const TLS_BYTES: usize = 36 << 10;
@@ -64,7 +67,7 @@ pub(crate) enum Use {
     Connections,
     /// What TLS and HTTP/2 add to connections.
     Layers,
-    /// Long heads of requests that are being served.
+    /// Long heads of requests that are being served, twice while a server does not take them.
     Heads,
     /// Request bodies that came with more than one read.
     Bodies,

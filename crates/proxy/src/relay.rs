@@ -190,6 +190,8 @@ pub(crate) async fn begin(
             Event::Late if reply.holds() && !opened => {
                 opened = true;
                 open(client, x, &mut reply, (limits, deadline.endpoint)).await?;
+                // What it held of the head went out, mostly.
+                let _ = held.keep(ready.capacity() + reply.head_bytes());
                 deadline = deadline.for_first_event(limits);
                 client.set_deadline(Some(look_by(deadline.due, limits)));
                 continue;
@@ -220,7 +222,7 @@ pub(crate) async fn begin(
             client.set_deadline(None);
             return Ok(Begun::new(reply, ready, None));
         }
-        let room = held.keep(partial.capacity() + ready.capacity());
+        let room = held.keep(partial.capacity() + ready.capacity() + reply.head_bytes());
         room.map_err(|Full| ACCOUNT.refuse(Phase::Head))?;
     }
 }

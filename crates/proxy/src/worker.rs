@@ -8,7 +8,7 @@
 use crate::deadline;
 use crate::listener::{self, Accepting};
 use crate::live::{Live, Shared};
-use crate::memory::{ACCOUNT, Use};
+use crate::memory::{ACCOUNT, SHORT_HEAD_BYTES, Use};
 use arc_swap::ArcSwap;
 use http1::ResponseHead;
 use std::cell::{Cell, RefCell};
@@ -235,8 +235,11 @@ pub(crate) fn take_response_head() -> ResponseHead {
     RESPONSE_HEADS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Keeps the memory of a head that was written.
+/// Keeps the memory of a head that was written, if it was a short one.
 pub(crate) fn keep_response_head(mut head: ResponseHead) {
+    if head.held_bytes() > SHORT_HEAD_BYTES {
+        return;
+    }
     head.clear();
     RESPONSE_HEADS.with_borrow_mut(|spare| {
         if spare.len() < SPARE_BUFFERS {

@@ -104,6 +104,8 @@ pub(crate) enum Says {
     Endless,
     /// A head of 24 KiB that does not end.
     HalfAHead,
+    /// The long head of an event stream, and no event.
+    LongHead,
     /// Nothing at all, whatever was asked.
     Nothing,
     /// Nothing but `{}`, once the body has come.
@@ -125,6 +127,20 @@ pub(crate) fn server(says: Says) -> SocketAddr {
     socket.bind(&any.into()).unwrap();
     socket.listen(4096).unwrap();
     serve_on(socket.into(), says)
+}
+
+/// A server whose connections take a few KiB, which it never reads.
+pub(crate) fn deaf() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(4096).unwrap();
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    address
 }
 
 fn serve_on(listener: std::net::TcpListener, says: Says) -> SocketAddr {
@@ -176,10 +192,13 @@ async fn answer(mut stream: TcpStream, says: Says) -> Option<()> {
             Says::Nothing => return given_up(&mut stream).await,
             Says::Little => stream.write_all(little.as_bytes()).await.ok()?,
             Says::Body(bytes) => stream.write_all(whole(bytes).as_bytes()).await.ok()?,
-            Says::HalfAHead => {
+            Says::HalfAHead | Says::LongHead => {
                 let field = format!("x-filler: {}\r\n", "x".repeat(1000));
-                let half = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
-                stream.write_all(half.as_bytes()).await.ok()?;
+                let mut head = "HTTP/1.1 200 OK\r\n".to_owned() + &field.repeat(24);
+                if matches!(says, Says::LongHead) {
+                    head += "content-type: text/event-stream\r\n\r\n";
+                }
+                stream.write_all(head.as_bytes()).await.ok()?;
                 return given_up(&mut stream).await;
             }
             Says::Endless => events(&mut stream, u32::MAX, 16 << 10, Duration::ZERO).await?,

@@ -1,7 +1,7 @@
 //! Memory has a ceiling that is kept, whatever clients do: what does not fit is refused with 503
 //! `memory`, who is served stays served, and afterwards nothing is held.
 
-use crate::crowd::{CROWD, Says, sent, server, verdict};
+use crate::crowd::{CROWD, Says, deaf, sent, server, verdict};
 use crate::gateway::{Gateway, connect, get, post, read_answer, request, wait_until};
 use crate::measures::{measured, promised};
 use crate::over2::{GET, Http2, PREFACE, block, frame, raw, read_frame};
@@ -321,6 +321,36 @@ fn answers_that_never_begin_are_bounded() {
     wait_until(|| gateway.holds("undecided_answers") > 4 * MIB);
     drop(streams);
     stayed_below(&gateway, "half_heads");
+    holds_nothing(&gateway);
+}
+
+#[test]
+fn long_heads_of_streams_count_until_they_are_out() {
+    let gateway = limited(server(Says::LongHead), 96);
+    let asked = request(CHAT, &chat("llama", "hello", 100, true), &[]);
+    let all = (0..100).map(|_| CROWD.block_on(sent(gateway.address, &asked)));
+    let streams: Vec<_> = all.collect();
+    // Each is held back for a second, in which its first event might come.
+    wait_until(|| gateway.holds("undecided_answers") > MIB / 2);
+    wait_until(|| gateway.holds("undecided_answers") < MIB / 8);
+    drop(streams);
+    holds_nothing(&gateway);
+}
+
+#[test]
+fn long_heads_that_a_server_does_not_take_count_twice() {
+    const CLIENTS: usize = 8;
+    const HEAD: u64 = 32_000;
+    let gateway = limited(deaf(), 512);
+    let long = "x".repeat(HEAD as usize);
+    // More than the kernel takes, and no prompt, for which it would wait.
+    let asked = request("/upload", &"x".repeat(8 << 20), &[("x-long", &long)]);
+    let all = (0..CLIENTS).map(|_| CROWD.block_on(sent(gateway.address, &asked)));
+    let streams: Vec<_> = all.collect();
+    // As they came, and as they go to the server.
+    let both = 2 * HEAD * CLIENTS as u64;
+    wait_until(|| gateway.holds("request_heads") >= both);
+    drop(streams);
     holds_nothing(&gateway);
 }
 

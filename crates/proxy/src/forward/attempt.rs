@@ -6,7 +6,7 @@ use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::listener::client::Client;
-use crate::memory::{ACCOUNT, Charge, Full, Use};
+use crate::memory::{ACCOUNT, Charge, Full, SHORT_HEAD_BYTES, Use};
 use crate::pool::Endpoint;
 use crate::relay::{self, Begun, HeadDeadline};
 use crate::tunnel;
@@ -125,7 +125,7 @@ async fn send(
     let limits = sending.limits;
     let mut head = OutBuffer::take();
     let mut spliced = OutBuffer::empty();
-    let mut copied = Charge::none(Use::Bodies);
+    let [mut copied, mut untaken] = [Use::Bodies, Use::Heads].map(Charge::none);
     let body: &[u8] = match (target, &x.peek) {
         (
             Some(target),
@@ -164,6 +164,9 @@ async fn send(
         if written.is_ready() {
             return written.map(|result| result.map_err(|error| write_failed(&error)));
         }
+        if head.capacity() > SHORT_HEAD_BYTES && untaken.keep(head.capacity()).is_err() {
+            return Poll::Ready(Err(ACCOUNT.refuse(Phase::Body)));
+        }
         if client.poll_gone(cx, limits.pipelined_bytes).is_ready() {
             return Poll::Ready(Err(Failure::client_gone(Phase::Body)));
         }
@@ -175,7 +178,7 @@ async fn send(
     })
     .await;
     x.timings.sent = clock::now();
-    drop((spliced, copied));
+    drop((spliced, copied, untaken));
     written
 }
 

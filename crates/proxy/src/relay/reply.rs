@@ -104,6 +104,11 @@ impl Reply {
         self.has_head
     }
 
+    /// The memory of its head.
+    pub(crate) fn head_bytes(&self) -> usize {
+        self.head.held_bytes()
+    }
+
     /// Parses the response head; interim (1xx) heads are dropped. Returns where the body starts.
     pub(crate) fn parse_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
         let mut start = 0;
