@@ -165,12 +165,13 @@ mod tests {
     }
 
     fn arrive(pool: &Arc<Pool>) -> Step {
-        pool.arrive(&Ask {
+        let none = Held::default();
+        let ask = Ask {
             model: "llama",
             targets: &[],
             prompt_tokens: 100_000,
             max_tokens: None,
-            held: &Held::default(),
+            held: &none,
             blocks: 0,
             priority: 0,
             body_bytes: 1,
@@ -178,7 +179,8 @@ mod tests {
             subsets: Subsets::NONE,
             is_retry: false,
             streams: true,
-        })
+        };
+        pool.arrive(&ask, &pool.seen())
     }
 
     fn go(pool: &Arc<Pool>) -> Lease {
