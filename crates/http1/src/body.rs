@@ -116,6 +116,30 @@ impl BodyReader {
         self.state == State::Close
     }
 
+    /// How many bytes of trailers may still come.
+    pub fn trailer_bytes_left(&self) -> u32 {
+        self.trailer_bytes_left
+    }
+
+    /// The trailer lines, or parts of them, in the bytes that the last [`BodyReader::feed`] took;
+    /// `left` could still come before that.
+    pub fn trailers_in<'a>(&self, taken: &'a [u8], left: u32) -> &'a [u8] {
+        let count = left.saturating_sub(self.trailer_bytes_left) as usize;
+        if count == 0 {
+            return &[];
+        }
+        // They are the last but for the empty line behind them.
+        let behind = match self.state {
+            State::Done => 2,
+            State::LastLineFeed => 1,
+            _ => 0,
+        };
+        let end = taken.len().saturating_sub(behind);
+        taken
+            .get(end.saturating_sub(count)..end)
+            .unwrap_or_default()
+    }
+
     /// The state behind one byte of chunked framing.
     fn step(&mut self, byte: u8) -> Result<State, Refusal> {
         match self.state {

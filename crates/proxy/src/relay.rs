@@ -10,6 +10,7 @@ mod heartbeat;
 mod picking;
 mod reply;
 pub(crate) mod spares;
+mod trailers;
 
 use crate::clock;
 use crate::exchange::Exchange;
@@ -428,7 +429,7 @@ async fn stream(
     if let Some(failure) = reply.cut_by_engine() {
         return Err(cut(client, reply, limits, failure).await);
     }
-    let trailers = way.upstream.take_trailers();
+    let trailers = way.upstream.take_trailers().or_else(|| reply.trailers());
     if let (Some(session), Some(trailers)) = (&mut x.picking, &trailers) {
         session.trailers(trailers);
     }

@@ -222,3 +222,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn trailers_are_found_wherever_the_input_is_split() {
+    let lines = b"x-a: b\r\ny: 0\r\n";
+    let body = [&b"3\r\nabc\r\n0\r\n"[..], lines, b"\r\nHTTP/1.1"].concat();
+    for first in 0..body.len() {
+        for second in first..body.len() {
+            let mut reader = BodyReader::new(Framing::Chunked, &Limits::default());
+            let mut found = Vec::new();
+            for part in [&body[..first], &body[first..second], &body[second..]] {
+                let left = reader.trailer_bytes_left();
+                let used = reader.feed(part, |_| {}).unwrap();
+                found.extend_from_slice(reader.trailers_in(&part[..used], left));
+            }
+            assert!(reader.is_done());
+            assert_eq!(found, lines, "{first} {second}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
-//! Trailers of servers of HTTP/2 whose answers tell their length too: checksums, the end of a call.
+//! Trailers of servers of HTTP/2 whose answers tell their length too (checksums, the end of a call),
+//! and of servers of HTTP/1.1 that answer in chunks.
 
-use crate::configured::{Configured, GATEWAY, pool, route, to_pool};
+use crate::configured::{Configured, GATEWAY, pool, route, service, to_pool};
 use crate::gateway::{connect, read_answer, wait_until};
 use crate::grpc::{manifests, serve};
 use crate::over2::{Http2, Open2};
@@ -9,7 +10,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use std::future::poll_fn;
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -171,5 +172,88 @@ fn a_client_of_http_1_is_not_kept_waiting_for_trailers() {
         let answer = read_answer(&mut stream).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, BODY), "{path}");
         assert_eq!(answer.field("content-length"), Some("5"));
+    }
+}
+
+/// A server of HTTP/1.1 that answers in chunks: a body, and behind it what the path says.
+fn chunked() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || in_chunks(stream));
+        }
+    });
+    address
+}
+
+fn in_chunks(stream: std::net::TcpStream) {
+    let mut stream = BufReader::new(stream);
+    stream.get_ref().set_nodelay(true).unwrap();
+    let mut head = String::new();
+    while stream.read_line(&mut head).is_ok_and(|count| count > 0) {
+        if !head.ends_with("\r\n\r\n") {
+            continue;
+        }
+        let path = head.split(' ').nth(1).unwrap();
+        let trailers = match path {
+            "/none" => String::new(),
+            "/too-long" => format!("x-long: {}\r\n", "x".repeat(8 << 10)),
+            "/credentials" => "authorization: x\r\n".to_owned(),
+            "/framing" => "content-length: 5\r\n".to_owned(),
+            _ => "X-Checksum:  5d41402a \r\nset-cookie: a=b\r\nvary: *\r\n\
+                grpc-status: 0\r\nx-checksum: second\r\n"
+                .to_owned(),
+        };
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{BODY}\r\n0\r\n{trailers}\r\n"
+        );
+        let at_once = if path == "/in-pieces" { 1 } else { 1 << 20 };
+        for piece in answer.as_bytes().chunks(at_once) {
+            if stream.get_mut().write_all(piece).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        head.clear();
+    }
+}
+
+#[test]
+fn trailers_behind_chunks_of_http_1_come_too() {
+    let rest = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+    let text = format!(
+        "{GATEWAY}{}{}",
+        route("web", rest),
+        service("web", &[chunked()])
+    );
+    let gateway = Configured::start(&text);
+    let client = Http2::connect(gateway.address);
+    for path in ["/at-once", "/in-pieces", "/at-once"] {
+        let mut open = ask(&client, "GET", path);
+        assert_eq!(open.rest().unwrap(), BODY.as_bytes(), "{path}");
+        let trailers = open.trailers().expect("trailers");
+        // What must not stand behind a body does not.
+        assert_eq!(trailers.len(), 3, "{path} {trailers:?}");
+        assert_eq!(trailers["grpc-status"], "0");
+        let sums: Vec<_> = trailers.get_all("x-checksum").iter().collect();
+        assert_eq!(sums, ["5d41402a", "second"]);
+    }
+    let mut none = ask(&client, "GET", "/none");
+    assert_eq!(none.rest().unwrap(), BODY.as_bytes());
+    assert_eq!(none.trailers(), None);
+    for path in ["/too-long", "/framing", "/credentials"] {
+        let mut open = ask(&client, "GET", path);
+        // Refused where nothing of it was sent yet, else cut.
+        let is_whole = open.status == 200 && open.rest().is_ok();
+        assert!(!is_whole, "{path} {open:?}");
+    }
+    // Who takes chunks gets them as they came.
+    let mut stream = BufReader::new(connect(gateway.address));
+    let asked = "GET /at-once HTTP/1.1\r\nhost: test\r\nte: trailers\r\nconnection: te\r\n\r\n";
+    stream.get_mut().write_all(asked.as_bytes()).unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"second\r\n\r\n") {
+        assert!(stream.read_until(b'\n', &mut text).unwrap() > 0);
     }
 }

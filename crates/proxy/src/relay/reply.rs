@@ -3,6 +3,7 @@
 //! Bodies that need no change pass with their framing, byte for byte (`passes_raw`). Event streams
 //! are framed anew, one chunk a read, so that a cut can be told at any event border.
 
+use super::trailers::Trailers;
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
@@ -62,6 +63,8 @@ pub(crate) struct Reply {
     asked_model: Option<String>,
     /// The end of an event stream so far that may turn out to be an end mark of no end.
     doubtful: Vec<u8>,
+    /// Of a body in chunks, for a client that takes none.
+    trailers: Trailers,
 }
 
 impl Reply {
@@ -71,6 +74,7 @@ impl Reply {
         self.rename = None;
         self.asked_model = None;
         self.doubtful = Vec::new();
+        self.trailers = Trailers::default();
     }
 
     pub(super) fn new(x: &Exchange, limits: &Limits) -> Self {
@@ -97,6 +101,7 @@ impl Reply {
             sent: 0,
             asked_model: x.renamed.then(|| x.model.clone()),
             doubtful: Vec::new(),
+            trailers: Trailers::default(),
         }
     }
 
@@ -259,6 +264,7 @@ impl Reply {
             Some(rename) => rename.feed(part, ready),
             None => ready.extend_from_slice(part),
         };
+        let left = reader.trailer_bytes_left();
         let used = reader
             .feed(bytes, |part| match scan {
                 _ if *cut => {}
@@ -285,8 +291,17 @@ impl Reply {
         {
             rename.finish(ready);
         }
+        if self.unframed {
+            let taken = bytes.get(..used).unwrap_or_default();
+            self.trailers.note(self.reader.trailers_in(taken, left));
+        }
         self.extra |= used < bytes.len();
         Ok(())
+    }
+
+    /// The trailers that came behind a body in chunks.
+    pub(super) fn trailers(&self) -> Option<http::HeaderMap> {
+        self.trailers.fields()
     }
 
     pub(super) fn head_mut(&mut self) -> &mut ResponseHead {
