@@ -37,7 +37,7 @@ fn keeps_asking(address: SocketAddr, goes_on: &AtomicBool) -> usize {
 async fn is_whole(address: SocketAddr, asked: &str) -> bool {
     let mut stream = sent(address, asked).await.unwrap();
     let mut text = Vec::new();
-    while !text.ends_with(b"0\r\n\r\n") && stream.read_buf(&mut text).await.unwrap() > 0 {}
+    while !text.ends_with(b"\r\n0\r\n\r\n") && stream.read_buf(&mut text).await.unwrap() > 0 {}
     String::from_utf8(text).unwrap().contains("data: [DONE]")
 }
 

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
+/// The last chunks of a long answer. A head may end like the last of them.
+const END: &str = "3\r\nend\r\n0\r\n\r\n";
 /// Until a server answers `/late`.
 const LATE: Duration = Duration::from_millis(500);
 
@@ -72,7 +74,7 @@ async fn talk(
                 stream.flush().await?;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            stream.write_all(b"3\r\nend\r\n0\r\n\r\n").await?;
+            stream.write_all(END.as_bytes()).await?;
         } else {
             if text.contains("/late ") {
                 tokio::time::sleep(LATE).await;
@@ -289,7 +291,7 @@ fn what_is_in_use_changes_under_load_and_nothing_falls_in_between() {
                         stream.write_all(head.as_bytes()).await.unwrap();
                     });
                     let mut text = Vec::new();
-                    while !text.ends_with(b"0\r\n\r\n") {
+                    while !text.ends_with(END.as_bytes()) {
                         assert!(
                             soon(stream.read_buf(&mut text)).unwrap() > 0,
                             "{path} is cut"
@@ -314,9 +316,7 @@ fn what_is_in_use_changes_under_load_and_nothing_falls_in_between() {
         drop(ends);
         drop(over);
         let whole = long.into_iter().map(|one| one.join().unwrap());
-        whole
-            .filter(|text| text.ends_with("3\r\nend\r\n0\r\n\r\n"))
-            .count()
+        whole.filter(|text| text.ends_with(END)).count()
     });
     assert_eq!(long, 8, "streams that were open all the while");
     let asked = asked.into_inner();
