@@ -6,6 +6,7 @@
 use picker::Micros;
 use std::cell::{Cell, RefCell};
 use std::sync::LazyLock;
+use std::time::Duration;
 use tokio::time::Instant;
 
 static START: LazyLock<(Instant, jiff::Timestamp)> =
@@ -22,6 +23,11 @@ pub(crate) fn now() -> Micros {
 /// deadlines, and free.
 pub(crate) fn coarse() -> Micros {
     Micros(LATEST.get())
+}
+
+/// The moment `at`, as the runtime's timers count.
+pub(crate) fn instant(at: Micros) -> Instant {
+    START.0 + Duration::from_micros(at.0)
 }
 
 /// The wall clock at `at`, as milliseconds since the Unix epoch.

@@ -2,8 +2,9 @@
 //!
 //! Own dispatches are the primary load signal; scrapes correct them and show foreign load. A
 //! server with work is asked every [`BUSY`], a quiet one or one that refuses connections every
-//! [`QUIET`], one that fails or has no metrics more and more seldom. A failed scrape is told to the picker as such: it never reads as
-//! an idle server.
+//! [`QUIET`], one that fails or has no metrics more and more seldom. A failed scrape is told to the
+//! picker as such: it never reads as an idle server. Servers have turns, so that a few are asked at
+//! once: waking for each alone costs more than asking it.
 
 use super::{Endpoint, Pool, models, probe};
 use crate::clock;
@@ -12,7 +13,7 @@ use crate::memory;
 use crate::pool::decisions::Decisions;
 use crate::upstream::fetch::Fetcher;
 use llm::EngineReport;
-use picker::{Observation, Report};
+use picker::{Micros, Observation, Report};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,11 @@ const QUIET: Duration = Duration::from_secs(1);
 const MOST_PATIENT: Duration = Duration::from_secs(10);
 const MODELS_EVERY: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(1);
+/// So many servers of a pool are asked at once, and there are so many turns in [`BUSY`].
+const AT_ONCE: u32 = 8;
+const TURNS: u32 = 8;
+/// How often waits that are over are looked for, and the account of memory is brought up to date.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// SGLang's busy page has 90 kB.
 const MOST_BYTES: usize = 4 << 20;
 /// Of prompt text, roughly: turns an engine's capacity in tokens into blocks of text.
@@ -69,8 +75,17 @@ async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
             _ if scraped == Scraped::Refused => QUIET,
             _ => (QUIET * failures.min(10)).min(MOST_PATIENT),
         };
-        tokio::time::sleep(pause).await;
+        let due = turn(clock::now() + pause, endpoint.id.slot);
+        tokio::time::sleep_until(clock::instant(due)).await;
     }
+}
+
+/// The turn of a server that is nearest to `wanted`.
+fn turn(wanted: Micros, slot: u32) -> Micros {
+    let round = BUSY.as_micros() as u64;
+    let own = u64::from(slot / AT_ONCE % TURNS) * round / u64::from(TURNS);
+    let rounds = (wanted.0.saturating_sub(own) + round / 2) / round;
+    Micros(rounds * round + own)
 }
 
 /// How a scrape ended.
@@ -157,9 +172,8 @@ impl Pool {
 /// Ends waits that are over and sends probes, in all pools, and keeps the account of memory, until
 /// the last request has ended.
 pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>) {
-    let mut every = tokio::time::interval(Duration::from_millis(50));
+    let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut is_even = false;
     let mut probes = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -172,9 +186,28 @@ pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>
             probe::send_due(pool, &mut probes);
         }
         while probes.try_join_next().is_some() {}
-        is_even = !is_even;
-        if is_even {
-            memory::refresh(&live, decisions.bytes(), shared.metrics.bytes());
+        memory::refresh(&live, decisions.bytes(), shared.metrics.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_near_what_is_wanted_shared_by_a_few_and_spread() {
+        for slot in 0..200 {
+            for wanted in (1_000_000..1_400_000).step_by(7_000) {
+                let due = turn(Micros(wanted), slot);
+                assert!(due.0.abs_diff(wanted) <= BUSY.as_micros() as u64 / 2);
+                assert_eq!(due, turn(due, slot));
+            }
         }
+        let at = |slot| turn(Micros(1_000_000), slot);
+        assert_eq!(at(0), at(7));
+        let mut all: Vec<Micros> = (0..64).map(at).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 8);
     }
 }

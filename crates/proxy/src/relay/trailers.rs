@@ -33,6 +33,9 @@ impl Trailers {
 
     /// Those that may be said; `None` when there are none.
     pub(super) fn fields(&self) -> Option<HeaderMap> {
+        if self.0.is_empty() {
+            return None;
+        }
         let mut fields = HeaderMap::new();
         for line in self.0.split(|byte| *byte == b'\n') {
             if let Some((name, value)) = field(line) {
