@@ -55,10 +55,14 @@ fn holds_nothing(gateway: &Gateway) {
 /// Clients that do not read: at least so many, and more until one is refused.
 fn until_refused(gateway: &Gateway, asked: impl AsRef<[u8]>, least: usize) -> Vec<TcpStream> {
     let mut streams = Vec::new();
-    while streams.len() < least || gateway.memory()["refusals"] == 0 {
+    let refuses = || gateway.memory()["refusals"] != 0;
+    while streams.len() < least || !refuses() {
         for _ in 0..20 {
             streams.extend(CROWD.block_on(sent(gateway.address, asked.as_ref())));
         }
+        // No further ahead of the gateway than it can tell.
+        let taken = || gateway.metric("penstock_connections_open") as usize;
+        wait_until(|| taken() + 100 >= streams.len() || refuses());
         assert!(streams.len() < 5_000, "{}", gateway.memory());
     }
     streams
