@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The conformance stage of continuous integration: unit tests of the harness, runs that are interrupted, a
 # cluster in which the base manifests of both suites become ready, both suites against Penstock, and what
-# no suite looks at.
+# no suite looks at. `ci.sh build` builds what all that needs, and stops.
 # Seven minutes once built.
 # Exit code 77 when this machine cannot run it, with the reason.
 set -euo pipefail
@@ -20,6 +20,7 @@ command -v go >/dev/null || cannot 'go is missing (Go 1.21 or newer)'
 unshare --net --mount --pid --fork true 2>/dev/null || cannot 'new namespaces are not allowed (CAP_SYS_ADMIN is needed)'
 
 "$here/install.sh"
+[ "${1:-}" != build ] || exit 0
 unshare --net ip link add probe type bridge 2>/dev/null || cannot 'no network bridge can be made (CAP_NET_ADMIN is needed)'
 # Vetting would compile Kubernetes a second time; the packages under test do without it.
 (cd "$here/cluster" && test -z "$(gofmt -l .)" && go test -vet=off -p 2 ./agent ./audit ./sandbox ./suite ./harness)
