@@ -138,7 +138,7 @@ func (a *Agent) syncPod(object *corev1.Pod) {
 	case known:
 		it.update(object)
 	case object.DeletionTimestamp != nil:
-		go a.remove(object)
+		go a.remove(object, func() bool { return false })
 	case object.Status.Phase == corev1.PodSucceeded || object.Status.Phase == corev1.PodFailed:
 	default:
 		it = newPod(a, object)
@@ -171,15 +171,29 @@ func (a *Agent) bind(object *corev1.Pod) {
 	}
 }
 
-// remove tells the API server that nothing of the Pod runs any more.
-func (a *Agent) remove(object *corev1.Pod) {
+// remove tells the API server that nothing of the Pod runs any more, again and again while that does not
+// answer, as nobody else would, until enough says that it need not.
+func (a *Agent) remove(object *corev1.Pod, enough func() bool) {
+	for {
+		err := a.delete(object)
+		// A conflict: the name is another Pod's by now.
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return
+		}
+		log.Printf("remove Pod %s/%s: %v", object.Namespace, object.Name, err)
+		if enough() {
+			return
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+func (a *Agent) delete(object *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(context.Background(), requestDeadline)
 	defer cancel()
 	now := int64(0)
 	options := metav1.DeleteOptions{GracePeriodSeconds: &now, Preconditions: &metav1.Preconditions{UID: &object.UID}}
-	if err := a.client.CoreV1().Pods(object.Namespace).Delete(ctx, object.Name, options); err != nil && !apierrors.IsNotFound(err) {
-		log.Printf("remove Pod %s/%s: %v", object.Namespace, object.Name, err)
-	}
+	return a.client.CoreV1().Pods(object.Namespace).Delete(ctx, object.Name, options)
 }
 
 // stopAll ends every Pod at once, with a short grace: the cluster itself is about to go.

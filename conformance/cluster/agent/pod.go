@@ -131,17 +131,21 @@ func (p *pod) run() {
 	enough()
 	<-published
 	p.cleanUp()
-	p.mu.Lock()
-	leaving := p.leaving
-	p.mu.Unlock()
-	if !leaving {
-		p.agent.remove(p.object)
+	if !p.leavesWithAll() {
+		p.agent.remove(p.object, p.leavesWithAll)
 	}
 	// Not sooner: a Pod that the agent does not know and that shall go is removed at once.
 	p.agent.mu.Lock()
 	delete(p.agent.pods, p.object.UID)
 	p.agent.mu.Unlock()
 	close(p.done)
+}
+
+// leavesWithAll tells whether the whole cluster ends.
+func (p *pod) leavesWithAll() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leaving
 }
 
 // connect gives the Pod its directory and its network.
