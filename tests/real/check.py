@@ -174,19 +174,22 @@ class PrefixTrial:
     ROUNDS = 2
     # Whether load spreads the prompts depends on the speed of both cores at that moment.
     MOST_PRIMINGS = 6
+    # A replica that has just been slow is rightly left although it holds a prefix: what counts is the first
+    # token. A gateway that does not follow prefixes meets about 0.6 of them, every time.
+    TRIES = 3
+    SHARE = 0.95
 
     def __init__(self, run):
         self.run = run
-        self.prompts = []
+        self.homes = {}
 
     def ask(self, prompt, text, max_tokens):
-        raw = self.run.openai.chat.completions.with_raw_response.create(
+        return self.run.openai.chat.completions.with_raw_response.create(
             model="tiny",
             messages=[{"role": "system", "content": prompt}, *question(text)],
             max_tokens=max_tokens,
             extra_body={"ignore_eos": True},
         )
-        return raw.headers.get("x-penstock-endpoint"), raw.parse().usage
 
     def hits(self):
         return [replica.count("prefix_cache_hits_total") for replica in self.run.replicas]
@@ -196,11 +199,12 @@ class PrefixTrial:
         seen = []
         for _ in range(self.MOST_PRIMINGS):
             # New text every time: no replica may know it already.
-            self.prompts = [" ".join(random.choice(WORDS) for _ in range(400)) for _ in range(12)]
+            prompts = [" ".join(random.choice(WORDS) for _ in range(400)) for _ in range(12)]
             before = self.run.served()
-            in_threads(12, [lambda p=p: self.ask(p, "first", 64) for p in self.prompts], PATIENCE_S)
-            shares = self.run.wait_for_served(before, len(self.prompts))
+            answers = in_threads(12, [lambda p=p: self.ask(p, "first", 64) for p in prompts], PATIENCE_S)
+            shares = self.run.wait_for_served(before, len(prompts))
             if min(shares) >= 3:
+                self.homes = {p: raw.headers["x-penstock-endpoint"] for p, raw in zip(prompts, answers)}
                 return shares
             seen.append(shares)
             time.sleep(2)
@@ -211,37 +215,51 @@ class PrefixTrial:
         self.run.wait_until_idle()
         self.run.wait_until_trusted()
         before = self.hits()
-        follow_ups = self.prompts * self.ROUNDS
+        follow_ups = list(self.homes) * self.ROUNDS
         random.shuffle(follow_ups)
         answers = [self.ask(prompt, f"and {n}", 4) for n, prompt in enumerate(follow_ups)]
         self.run.wait_until_idle()
         hit_tokens = sum(self.hits()) - sum(before)
+        usages = [raw.parse().usage for raw in answers]
         # Only whole blocks of 32 tokens can hit; at most 32 tokens of a prompt are the question and the frame.
-        wanted = sum((usage.prompt_tokens - 32) // 32 * 32 for _, usage in answers)
-        return hit_tokens, wanted, answers
+        wanted = sum((usage.prompt_tokens - 32) // 32 * 32 for usage in usages)
+        self.explain_strays(follow_ups, answers)
+        return hit_tokens, wanted, usages
+
+    def explain_strays(self, follow_ups, answers):
+        """Why the first follow-up went elsewhere that did."""
+        strays = [raw for p, raw in zip(follow_ups, answers) if raw.headers["x-penstock-endpoint"] != self.homes[p]]
+        if strays:
+            why = self.run.gateway.why(strays[0].headers["x-penstock-decision"], "--admin", self.run.gateway.admin_url)
+            print(f"{len(strays)} of {len(answers)} follow-ups went elsewhere, the first of them because:\n{why}")
+
+    def follow(self):
+        """What became of the first try whose follow-ups met their prefixes, and the usage of its answers."""
+        seen = []
+        for number in range(1, self.TRIES + 1):
+            shares = self.prime()
+            hit_tokens, wanted, usages = self.measure()
+            spread = " and ".join(f"{share:.0f}" for share in shares)
+            seen.append(f"{hit_tokens:.0f} tokens hit of {wanted} that can, prompts spread {spread}")
+            if hit_tokens >= self.SHARE * wanted:
+                return f"{seen[-1]} (try {number})", usages
+        raise Failed("; ".join(seen))
 
 
 def follows_shared_prefixes_unreported(run):
-    trial = PrefixTrial(run)
-    shares = trial.prime()
-    hit_tokens, wanted, answers = trial.measure()
-    reported = [usage.prompt_tokens_details for _, usage in answers if usage.prompt_tokens_details]
+    told, usages = PrefixTrial(run).follow()
+    reported = [usage.prompt_tokens_details for usage in usages if usage.prompt_tokens_details]
     expect(not reported, f"cached-token reporting is on: {reported[:1]}")
-    # Choosing at random gives about 0.6 here: a first follow-up meets its prefix every other time.
-    expect(hit_tokens >= 0.95 * wanted, f"{hit_tokens:.0f} tokens hit of {wanted} (prompts spread {shares})")
-    return f"{hit_tokens:.0f} tokens hit of {wanted} that can, prompts spread {shares[0]:.0f}:{shares[1]:.0f}"
+    return told
 
 
 def follows_shared_prefixes_reported(run):
     """After replica 2 came back with cached-token reporting on."""
-    trial = PrefixTrial(run)
-    shares = trial.prime()
-    hit_tokens, wanted, answers = trial.measure()
-    details = [usage.prompt_tokens_details for _, usage in answers]
+    told, usages = PrefixTrial(run).follow()
+    details = [usage.prompt_tokens_details for usage in usages]
     reported = sum(detail.cached_tokens or 0 for detail in details if detail)
     expect(reported > 0, "no answer reported cached tokens")
-    expect(hit_tokens >= 0.95 * wanted, f"{hit_tokens:.0f} tokens hit of {wanted} (prompts spread {shares})")
-    return f"{hit_tokens:.0f} tokens hit of {wanted} that can, {reported} of them reported in usage"
+    return f"{told}, {reported} of them reported in usage"
 
 
 def sends_adapters_home(run):
