@@ -29,6 +29,16 @@ spec:
   rules: [{backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: servers}]}]
 `
 
+// leaver is a Pod that takes some seconds to end.
+const leaver = `---
+apiVersion: v1
+kind: Pod
+metadata: {name: leaver, namespace: outages}
+spec:
+  terminationGracePeriodSeconds: 30
+  containers: [{name: pause, image: pause, lifecycle: {preStop: {sleep: {seconds: 3}}}}]
+`
+
 // staged applies the stage, waits until it answers, and returns where.
 func (b Bed) staged(ctx context.Context) (string, error) {
 	if err := b.apply(ctx, stage); err != nil {
@@ -81,7 +91,8 @@ func (b Bed) long(promised time.Duration) time.Duration {
 	return promised / 10
 }
 
-// blackout kills the controllers and the API server, and meanwhile half of the model servers.
+// blackout kills the controllers and the API server, and meanwhile half of the model servers. A Pod that
+// ends meanwhile is gone afterwards.
 func blackout(ctx context.Context, b Bed) error {
 	return underLoad(ctx, b, true, func(ctx context.Context) error {
 		ips, err := b.pods(ctx, outages, servers)
@@ -90,6 +101,9 @@ func blackout(ctx context.Context, b Bed) error {
 		}
 		if len(ips) != 6 {
 			return fmt.Errorf("there are %d servers, not 6", len(ips))
+		}
+		if err := b.beginToLeave(ctx); err != nil {
+			return err
 		}
 		began := time.Now()
 		b.Cluster.StopAPIServer()
@@ -115,8 +129,23 @@ func blackout(ctx context.Context, b Bed) error {
 				return err
 			}
 		}
+		if _, err := b.Kubectl(ctx, "", "wait", "-n", outages, "pod/leaver", "--for=delete", "--timeout="+patience.String()); err != nil {
+			return err
+		}
 		return b.rolledOut(ctx, controllers, "penstock-controller")
 	})
+}
+
+// beginToLeave starts the leaver and has it deleted, but not yet gone.
+func (b Bed) beginToLeave(ctx context.Context) error {
+	if err := b.apply(ctx, leaver); err != nil {
+		return err
+	}
+	if _, err := b.Kubectl(ctx, "", "wait", "-n", outages, "pod/leaver", "--for=condition=Ready", "--timeout="+patience.String()); err != nil {
+		return err
+	}
+	_, err := b.Kubectl(ctx, "", "delete", "-n", outages, "pod/leaver", "--wait=false")
+	return err
 }
 
 // usedAgain says an error unless a server that was killed gets questions within 5 s of being ready.

@@ -29,6 +29,7 @@ mod socket;
 mod tls;
 mod tunnel;
 mod turns;
+mod upkeep;
 mod upstream;
 mod worker;
 

@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::pool::decisions::Decisions;
 use crate::pool::{self, Pool, Resolved, Wanted, scrape};
 use crate::tls::server::Terminating;
+use crate::upkeep;
 use crate::worker::Worker;
 use arc_swap::ArcSwap;
 use config::{Bind, ObjectName, ServiceConfig, ServicePort, Snapshot};
@@ -244,9 +245,7 @@ impl Proxy {
             alive,
         };
         let (shared, decisions) = (proxy.shared.clone(), proxy.decisions.clone());
-        proxy
-            .telemetry
-            .spawn(scrape::expire_queues(shared, decisions));
+        proxy.telemetry.spawn(upkeep::run(shared, decisions));
         Ok(proxy)
     }
 

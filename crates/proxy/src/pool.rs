@@ -8,7 +8,7 @@ pub(crate) mod decisions;
 mod external;
 pub(crate) mod lease;
 pub(crate) mod models;
-mod probe;
+pub(crate) mod probe;
 pub(crate) mod reach;
 pub(crate) mod scrape;
 pub(crate) mod view;

@@ -46,7 +46,7 @@ impl Count {
 }
 
 /// Sends the probes of a pool that are due now.
-pub(super) fn send_due(pool: &Arc<Pool>, under_way: &mut JoinSet<()>) {
+pub(crate) fn send_due(pool: &Arc<Pool>, under_way: &mut JoinSet<()>) {
     if !pool.inference || !pool.seen.load().spec.probes || under_way.len() >= MOST_PROBES {
         return;
     }

@@ -6,11 +6,8 @@
 //! picker as such: it never reads as an idle server. Servers have turns, so that a few are asked at
 //! once: waking for each alone costs more than asking it.
 
-use super::{Endpoint, Pool, models, probe};
+use super::{Endpoint, Pool, models};
 use crate::clock;
-use crate::live::Shared;
-use crate::memory;
-use crate::pool::decisions::Decisions;
 use crate::upstream::fetch::Fetcher;
 use llm::EngineReport;
 use picker::{Micros, Observation, Report};
@@ -26,8 +23,6 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// So many servers of a pool are asked at once, and there are so many turns in [`BUSY`].
 const AT_ONCE: u32 = 8;
 const TURNS: u32 = 8;
-/// How often waits that are over are looked for, and the account of memory is brought up to date.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// SGLang's busy page has 90 kB.
 const MOST_BYTES: usize = 4 << 20;
 /// Of prompt text, roughly: turns an engine's capacity in tokens into blocks of text.
@@ -166,27 +161,6 @@ impl Pool {
             })
             .collect();
         self.act(|state| state.observe(clock::now(), endpoint.id, Observation::Models(announced)));
-    }
-}
-
-/// Ends waits that are over and sends probes, in all pools, and keeps the account of memory, until
-/// the last request has ended.
-pub(crate) async fn expire_queues(shared: Arc<Shared>, decisions: Arc<Decisions>) {
-    let mut every = tokio::time::interval(LOOK_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut probes = tokio::task::JoinSet::new();
-    loop {
-        tokio::select! {
-            _ = every.tick() => {}
-            () = shared.ended.cancelled() => return,
-        }
-        let live = shared.live.load();
-        for pool in live.all_pools() {
-            pool.expire();
-            probe::send_due(pool, &mut probes);
-        }
-        while probes.try_join_next().is_some() {}
-        memory::refresh(&live, decisions.bytes(), shared.metrics.bytes());
     }
 }
 
