@@ -4,6 +4,7 @@
 //! simulated ones. All go the same way: compile, resolve members, apply (`run/serving.rs`).
 
 mod banner;
+mod descriptors;
 pub(crate) mod dns;
 mod members;
 pub(crate) mod memory;
@@ -37,6 +38,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 pub(crate) fn block_on(
     serving: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
+    descriptors::make_room();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
