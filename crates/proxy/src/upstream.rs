@@ -12,9 +12,18 @@ use crate::failure::{Cause, Failure};
 use crate::limits::Limits;
 use crate::pool::Endpoint;
 use crate::socket::Socket;
-use crate::worker::{Local, Scratch};
+use crate::worker::{Local, Scratch, no_delay};
 use std::io;
 use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+
+/// A new TCP connection to `endpoint`, which is there, then.
+async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(endpoint.address).await?;
+    endpoint.reach.found();
+    no_delay(&stream);
+    Ok(stream)
+}
 
 /// A connection to an endpoint, or a stream of one, with a request on it.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use crate::servers::{CHAT, Server, chat, event_stream, sent};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Takes one chat request, closes its listener, and says nothing more on the connection than `begun`.
 fn vanishing(begun: String) -> (SocketAddr, mpsc::Receiver<TcpStream>) {
@@ -57,6 +58,44 @@ fn a_stream_of_a_vanished_server_is_cut() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("stream_cut"), "{answer:?}");
     assert!(!answer.body.contains("[DONE]"), "{answer:?}");
+    gateway.is_quiet();
+}
+
+/// A server as it is just after its start: nobody gets its metrics, and a stream pauses for longer
+/// than one of a vanished server is waited for.
+fn busy_with_its_start(listener: TcpListener) {
+    let [first, last] = [
+        r#"{"choices":[{"delta":{"content":"one"}}]}"#,
+        r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+    ];
+    let text = event_stream(&[first, last, "[DONE]"]);
+    let (begun, rest) = text.split_at(text.find(last).unwrap() - "data: ".len() - 4);
+    let mut silent = Vec::new();
+    for mut stream in listener.incoming().flatten() {
+        let mut start = [0; 4];
+        if stream.read_exact(&mut start).is_ok() && &start == b"POST" {
+            stream.write_all(begun.as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_secs(7));
+            stream.write_all(rest.as_bytes()).unwrap();
+            return;
+        }
+        silent.push(stream);
+    }
+}
+
+#[test]
+fn a_server_that_was_away_may_be_silent_once_it_takes_connections() {
+    let address = free_address();
+    let gateway = Gateway::before(&[address]);
+    let body = chat("llama", "hello", 9, true);
+    assert_eq!(post(gateway.address, CHAT, &body).status, 503);
+    // Its telemetry has been refused for as long as proves that it is away.
+    std::thread::sleep(Duration::from_secs(6));
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || busy_with_its_start(listener));
+    let answer = post(gateway.address, CHAT, &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("[DONE]"), "{answer:?}");
     gateway.is_quiet();
 }
 

@@ -124,7 +124,7 @@ impl Pool {
         }
         let endpoints = self.endpoints();
         let asking = endpoints.iter().map(|endpoint| async {
-            let mut fetcher = Fetcher::new(endpoint.address, endpoint.transport.clone());
+            let mut fetcher = Fetcher::new(endpoint.clone());
             // A server that does not answer is one that has not said it lacks the model.
             let _ = refresh(self, endpoint, &mut fetcher).await;
         });

@@ -68,7 +68,7 @@ async fn send(pool: &Pool, probe: Probe) -> Probed {
     let Some(request) = request(&endpoint) else {
         return Probed::Untold;
     };
-    let mut fetcher = Fetcher::new(endpoint.address, endpoint.transport.clone());
+    let mut fetcher = Fetcher::new(endpoint.clone());
     let deadline = Duration::from_secs_f32(probe.seconds.clamp(0.0, 3600.0));
     let sent = fetcher.post("/v1/completions", &request, MOST_BYTES, deadline);
     tokio::select! {

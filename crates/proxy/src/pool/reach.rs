@@ -1,8 +1,10 @@
 //! Whether an endpoint still takes connections.
 //!
 //! A server that shuts down closes its listener first; it may then leave requests unanswered on open
-//! connections for minutes. Its telemetry tries to connect all the time and sees that. One look at
-//! `/metrics` that comes through clears the mark, on a kept connection too: such a server drains.
+//! connections for minutes. Its telemetry tries to connect all the time and sees that. One connection
+//! that it takes clears the mark, whatever becomes of it: a server that has just started may be too
+//! busy for its telemetry. So does one look at `/metrics` that comes through on a kept connection:
+//! such a server drains.
 
 use crate::clock;
 use picker::Micros;
@@ -12,13 +14,13 @@ use std::time::Duration;
 /// Since when connects are refused.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    /// Microseconds; 0 while the endpoint answers, or nobody asks it.
+    /// Microseconds; 0 while the endpoint is there, or nobody asks it.
     refused_since: AtomicU64,
 }
 
 impl Reach {
-    /// The endpoint answered its telemetry.
-    pub(super) fn answered(&self) {
+    /// The endpoint took a connection, or answered its telemetry.
+    pub(crate) fn found(&self) {
         self.refused_since.store(0, Relaxed);
     }
 

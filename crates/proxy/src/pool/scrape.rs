@@ -37,7 +37,7 @@ pub(crate) async fn watch(pool: Arc<Pool>, endpoint: Arc<Endpoint>) {
 }
 
 async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
-    let mut fetcher = Fetcher::new(endpoint.address, endpoint.transport.clone());
+    let mut fetcher = Fetcher::new(endpoint.clone());
     let mut report = EngineReport::default();
     let mut failures: u32 = 0;
     let mut models_due = clock::now();
@@ -59,7 +59,7 @@ async fn follow(pool: &Arc<Pool>, endpoint: &Arc<Endpoint>) {
             Observation::ScrapeFailed
         };
         match scraped {
-            Scraped::Report | Scraped::NoReport => endpoint.reach.answered(),
+            Scraped::Report | Scraped::NoReport => endpoint.reach.found(),
             Scraped::Refused => endpoint.reach.refused(),
             Scraped::Failed => {}
         }

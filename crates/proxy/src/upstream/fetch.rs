@@ -1,32 +1,28 @@
 //! One small request over a connection that is kept: for scrapes, model lists and probes, off the
 //! request path.
 
-use crate::pool::{Tls, Transport};
+use crate::pool::{Endpoint, Tls};
 use crate::socket::Socket;
-use crate::worker::no_delay;
+use crate::upstream;
 use http1::{BodyReader, Limits, Parsed, ResponseHead};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// A client for one endpoint. Not for requests of users: no streaming, bodies are bounded.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
-    address: SocketAddr,
-    transport: Arc<Transport>,
+    endpoint: Arc<Endpoint>,
     kept: Option<Socket>,
     received: Vec<u8>,
     body: Vec<u8>,
 }
 
 impl Fetcher {
-    pub(crate) fn new(address: SocketAddr, transport: Arc<Transport>) -> Self {
+    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Self {
         Self {
-            address,
-            transport,
+            endpoint,
             kept: None,
             received: Vec::new(),
             body: Vec::new(),
@@ -77,7 +73,7 @@ impl Fetcher {
     }
 
     fn fields(&self) -> String {
-        let host = self.address;
+        let host = self.endpoint.address;
         format!("HTTP/1.1\r\nhost: {host}\r\nuser-agent: penstock\r\naccept: */*\r\n")
     }
 
@@ -89,9 +85,8 @@ impl Fetcher {
     }
 
     async fn connect(&self) -> io::Result<Socket> {
-        let stream = TcpStream::connect(self.address).await?;
-        no_delay(&stream);
-        match &self.transport.tls {
+        let stream = upstream::connect(&self.endpoint).await?;
+        match &self.endpoint.transport.tls {
             Tls::None => Ok(Socket::Tcp(stream)),
             Tls::Connect(tls) => Box::pin(tls.connect(stream)).await,
             Tls::Unusable(why) => Err(io::Error::other(why.to_string())),

@@ -7,9 +7,7 @@ use crate::failure::{Cause, Failure, Phase};
 use crate::limits::Limits;
 use crate::pool::Endpoint;
 use crate::socket::Socket;
-use crate::upstream::{Upstream, Wire};
-use crate::worker::no_delay;
-use tokio::net::TcpStream;
+use crate::upstream::{self, Upstream, Wire};
 
 /// A new connection to `endpoint`.
 ///
@@ -24,25 +22,21 @@ pub(crate) async fn connect(endpoint: &Endpoint, limits: &Limits) -> Result<Upst
 
 /// A socket to `endpoint`, ready for the first request.
 pub(crate) async fn dial(endpoint: &Endpoint, limits: &Limits) -> Result<Socket, Failure> {
-    let dialled = tokio::time::timeout(limits.connect, TcpStream::connect(endpoint.address));
+    let dialled = tokio::time::timeout(limits.connect, upstream::connect(endpoint));
     let error = match dialled.await {
-        Ok(Ok(stream)) => {
-            no_delay(&stream);
-            match &endpoint.transport.tls {
-                crate::pool::Tls::None => return Ok(Socket::Tcp(stream)),
-                crate::pool::Tls::Connect(tls) => {
-                    // Boxed: a handshake's state is large, and most endpoints are without.
-                    let shaken =
-                        Box::pin(tokio::time::timeout(limits.handshake, tls.connect(stream)));
-                    match shaken.await {
-                        Ok(Ok(socket)) => return Ok(socket),
-                        Ok(Err(error)) => format!("the tls handshake failed: {error}"),
-                        Err(_) => format!("no tls handshake within {:?}", limits.handshake),
-                    }
+        Ok(Ok(stream)) => match &endpoint.transport.tls {
+            crate::pool::Tls::None => return Ok(Socket::Tcp(stream)),
+            crate::pool::Tls::Connect(tls) => {
+                // Boxed: a handshake's state is large, and most endpoints are without.
+                let shaken = Box::pin(tokio::time::timeout(limits.handshake, tls.connect(stream)));
+                match shaken.await {
+                    Ok(Ok(socket)) => return Ok(socket),
+                    Ok(Err(error)) => format!("the tls handshake failed: {error}"),
+                    Err(_) => format!("no tls handshake within {:?}", limits.handshake),
                 }
-                crate::pool::Tls::Unusable(why) => why.to_string(),
             }
-        }
+            crate::pool::Tls::Unusable(why) => why.to_string(),
+        },
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {:?}", limits.connect),
     };
