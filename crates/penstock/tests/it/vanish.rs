@@ -69,6 +69,7 @@ fn busy_with_its_start(listener: TcpListener) {
         r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
     ];
     let text = event_stream(&[first, last, "[DONE]"]);
+    // Between two chunks: the last event's begins with its length, a line of four bytes.
     let (begun, rest) = text.split_at(text.find(last).unwrap() - "data: ".len() - 4);
     let mut silent = Vec::new();
     for mut stream in listener.incoming().flatten() {
