@@ -1,7 +1,7 @@
 //! Accepting connections: one socket per worker and bind, limits, and the loop of a connection.
 //!
 //! Sockets share the port by `SO_REUSEPORT`, so the kernel spreads connections over workers. A
-//! connection's panic ends that connection only: it is caught here, counted and logged.
+//! connection's panic ends that connection only: `relay/flow.rs` catches, counts and logs it.
 
 pub(crate) mod bind;
 pub(crate) mod client;
@@ -11,6 +11,7 @@ pub(crate) mod h2;
 use crate::deadline;
 use crate::live::Shared;
 use crate::memory::{ACCOUNT, CONNECTION_BYTES, Charge, Full, TLS_BYTES, Use};
+use crate::relay::flow::{Flowing, Lane};
 use crate::socket::Socket;
 use crate::tls;
 use crate::worker::{Local, no_delay};
@@ -76,15 +77,17 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, _)) => {
                 no_delay(&stream);
+                let lane = Lane::default();
                 let arrived = Arrived {
                     bind: address,
                     draining: draining.clone(),
                     server_name: None,
+                    lane: lane.clone(),
                 };
                 // Counted before it is looked at: many may come until then.
                 let open = Open::new(&local);
-                let serving = connection(open, shared.clone(), stream, arrived);
-                tasks.spawn_local(serving);
+                let serving = serve(open, shared.clone(), stream, arrived);
+                tasks.spawn_local(Flowing::new(local.clone(), lane, serving));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to be closed.
@@ -103,6 +106,8 @@ pub(crate) struct Arrived {
     pub(crate) draining: Rc<Cell<bool>>,
     /// The host that the client named in its TLS handshake.
     pub(crate) server_name: Option<Box<str>>,
+    /// By which its streams flow.
+    pub(crate) lane: Lane,
 }
 
 /// Counts a connection as open for as long as it lives.
@@ -132,21 +137,10 @@ impl Drop for Open {
     }
 }
 
-async fn connection(open: Open, shared: Arc<Shared>, stream: TcpStream, arrived: Arrived) {
-    let local = &open.local;
-    let serving = std::panic::AssertUnwindSafe(serve(local, &shared, stream, arrived));
-    if futures_util::FutureExt::catch_unwind(serving)
-        .await
-        .is_err()
-    {
-        local.metrics.counted.panics.fetch_add(1, Relaxed);
-        tracing::error!("a connection panicked; it was closed and the others go on");
-    }
-}
-
 /// Finds out what the client speaks and serves it. What is not plain HTTP/1.1 is boxed, so that an
 /// idle connection that is takes no memory for it.
-async fn serve(local: &Rc<Local>, shared: &Arc<Shared>, stream: TcpStream, mut arrived: Arrived) {
+async fn serve(open: Open, shared: Arc<Shared>, stream: TcpStream, mut arrived: Arrived) {
+    let (local, shared) = (&open.local, &shared);
     let ends_tls = local.live().tls(arrived.bind);
     let mut _charge = Charge::none(Use::Layers);
     let (socket, is_h2) = match ends_tls {

@@ -22,6 +22,12 @@ const TOGETHER_BYTES: usize = 4 << 10;
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// The connection's task has it while a stream flows (`relay/flow.rs`).
+    Lent,
+}
+
+fn is_lent<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
 impl Socket {
@@ -76,7 +82,7 @@ impl Socket {
             }
         }
         match self {
-            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tcp(_) | Self::Lent => Poll::Ready(Ok(())),
             // What TLS has taken may still wait in its own buffer.
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
@@ -85,7 +91,7 @@ impl Socket {
     /// Whether bytes that were taken have not gone out: [`Socket::poll_write_two`] again.
     pub(crate) fn owes_flush(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Lent => false,
             Self::Tls(stream) => stream.get_ref().1.wants_write(),
         }
     }
@@ -93,12 +99,22 @@ impl Socket {
     /// Whether nothing has happened on an idle connection: no close, no bytes. Costs no system
     /// call: the runtime already knows.
     pub(crate) fn is_quiet(&self) -> bool {
+        self.poll_news(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    }
+
+    /// Ready when there is something to read, or the end.
+    pub(crate) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
         let tcp = match self {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+            Self::Lent => return Poll::Ready(()),
         };
-        tcp.poll_read_ready(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
+        tcp.poll_read_ready(cx).map(|_| ())
+    }
+
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_))
     }
 
     pub(crate) fn is_tls(&self) -> bool {
@@ -116,6 +132,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+            Self::Lent => is_lent(),
         }
     }
 }
@@ -130,6 +147,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => direct::poll_write(stream, cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Lent => is_lent(),
         }
     }
 
@@ -142,6 +160,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => direct::poll_write_vectored(stream, cx, slices),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+            Self::Lent => is_lent(),
         }
     }
 
@@ -153,6 +172,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Lent => is_lent(),
         }
     }
 
@@ -160,6 +180,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Lent => is_lent(),
         }
     }
 }

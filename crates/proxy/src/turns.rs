@@ -19,10 +19,11 @@ thread_local! {
 }
 
 /// A place among those that wait, until it is dropped.
-struct Place;
+#[derive(Debug)]
+pub(crate) struct Place;
 
 impl Place {
-    fn take() -> Option<Self> {
+    pub(crate) fn take() -> Option<Self> {
         let waiting = WAITING.get();
         (waiting < MOST_WAITING).then(|| {
             WAITING.set(waiting + 1);

@@ -15,6 +15,7 @@ use crate::listener::Arrived;
 use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::memory::{ACCOUNT, Charge, Full, Use, cost_of_unsent};
+use crate::relay::flow::Lane;
 use crate::serve;
 use crate::socket::Socket;
 use crate::worker::{Local, OutBuffer, Scratch};
@@ -32,15 +33,17 @@ const COPY_BYTES: usize = 8 << 10;
 /// A client and its connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(super) stream: Socket,
+    pub(crate) stream: Socket,
     pub(super) carry: Vec<u8>,
     unsent: Vec<u8>,
     /// What `carry` and `unsent` have of the account.
     ahead: Charge,
     owed: Charge,
-    pub(super) deadline: Deadline,
+    pub(crate) deadline: Deadline,
     pub(super) draining: Rc<Cell<bool>>,
     pub(super) gone: bool,
+    /// By which its streams flow.
+    pub(crate) lane: Lane,
 }
 
 /// What `next_request` found.
@@ -70,6 +73,7 @@ pub(crate) async fn serve_connection(
         deadline: Deadline::new(),
         draining: arrived.draining.clone(),
         gone: false,
+        lane: arrived.lane.clone(),
     });
     let mut is_first = true;
     loop {
@@ -421,6 +425,11 @@ impl Connection {
                 _ => Failure::client_gone(Phase::Stream),
             }
         })
+    }
+
+    /// Whether its socket may serve a stream by itself: nothing waits to be read or written here.
+    pub(crate) fn may_lend(&self) -> bool {
+        self.stream.is_plain() && self.carry.is_empty() && self.unsent.is_empty()
     }
 
     /// Whether the client began with the preface of HTTP/2, which no request of HTTP/1.1 is.

@@ -356,8 +356,8 @@ impl Reply {
         payload: &[u8],
         raw: &[u8],
     ) -> Result<(), Failure> {
-        self.sent += (payload.len() + raw.len()) as u64;
         if payload.is_empty() {
+            self.sent += raw.len() as u64;
             let nothing = head.is_empty() && raw.is_empty();
             return if nothing {
                 Ok(())
@@ -366,16 +366,28 @@ impl Reply {
             };
         }
         if self.framing != Outgoing::Chunked {
+            self.sent += payload.len() as u64;
             return client.offer(head, payload).await;
         }
         let mut chunk = OutBuffer::take();
         chunk.extend_from_slice(head);
-        http1::write_chunk(payload, &mut chunk);
+        self.frame(payload, &mut chunk);
+        client.offer(&chunk, b"").await
+    }
+
+    /// An event stream in chunks of our own.
+    pub(super) fn is_chunked_stream(&self) -> bool {
+        self.is_stream() && self.framing == Outgoing::Chunked
+    }
+
+    /// Appends `payload` as a chunk, and the last one where it is the end.
+    pub(super) fn frame(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        self.sent += payload.len() as u64;
+        http1::write_chunk(payload, out);
         if self.reader.is_done() && self.cut_by_engine().is_none() {
-            chunk.extend_from_slice(http1::LAST_CHUNK);
+            out.extend_from_slice(http1::LAST_CHUNK);
             self.ended = true;
         }
-        client.offer(&chunk, b"").await
     }
 
     /// The end of a body that is framed by us, or that has trailers.
