@@ -14,6 +14,9 @@ pub const WINDOW_BYTES: usize = 64 * 1024;
 /// A kept buffer larger than this is given back after its event: most streams are idle.
 const RETAINED_BYTES: usize = 4096;
 
+/// A longer name is none that means something.
+const LONGEST_NAME: usize = 40;
+
 /// One complete event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -38,8 +41,8 @@ pub struct SseScan {
     /// Length of the incomplete event in earlier pieces.
     length: usize,
     fields: Fields,
-    /// The name of an event that outgrew the window.
-    long_name: LongName,
+    /// The name of an event that outgrew the window, if it is one that some event has.
+    long_name: Vec<u8>,
     after_cr: bool,
 }
 
@@ -54,12 +57,6 @@ struct Fields {
     data_line: usize,
     data_lines: usize,
     after_first_line: bool,
-}
-
-#[derive(Debug)]
-struct LongName {
-    bytes: [u8; 40],
-    length: usize,
 }
 
 impl SseScan {
@@ -175,7 +172,7 @@ impl SseScan {
         let data_line = (at + fields.data_line).saturating_sub(end);
         if end > WINDOW_BYTES {
             let name = if self.length > 0 {
-                self.long_name.get()
+                &self.long_name
             } else {
                 name
             };
@@ -212,7 +209,7 @@ impl SseScan {
         if self.length > 0 {
             self.length = 0;
             self.held.clear();
-            self.long_name.length = 0;
+            self.long_name.clear();
             if self.held.capacity() > RETAINED_BYTES {
                 self.held = Vec::new();
             }
@@ -227,8 +224,10 @@ impl SseScan {
             self.held.extend_from_slice(bytes);
         } else if before <= WINDOW_BYTES {
             let event = if before == 0 { bytes } else { &self.held };
-            self.long_name
-                .set(event.get(self.fields.name.clone()).unwrap_or_default());
+            let name = event.get(self.fields.name.clone()).unwrap_or_default();
+            if name.len() <= LONGEST_NAME {
+                self.long_name.extend_from_slice(name);
+            }
             self.held = Vec::new();
         }
     }
@@ -262,29 +261,6 @@ impl Fields {
             self.name = from + offset..end - 1;
         }
         false
-    }
-}
-
-impl Default for LongName {
-    fn default() -> Self {
-        Self {
-            bytes: [0; 40],
-            length: 0,
-        }
-    }
-}
-
-impl LongName {
-    fn set(&mut self, name: &[u8]) {
-        let fits = self.bytes.get_mut(..name.len());
-        self.length = fits.map_or(0, |fits| {
-            fits.copy_from_slice(name);
-            name.len()
-        });
-    }
-
-    fn get(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Reply {
     limits: http1::Limits,
     reader: BodyReader,
     scan: Scan,
-    rename: Option<ModelRename>,
+    rename: Option<Box<ModelRename>>,
     api: Api,
     was_head: bool,
     /// The client takes no chunks.
@@ -150,7 +150,8 @@ impl Reply {
             && has_body
             && !matches!(self.scan, Scan::Nothing)
         {
-            self.rename = Some(ModelRename::new(self.api, model, is_stream));
+            let rename = ModelRename::new(self.api, model, is_stream);
+            self.rename = Some(Box::new(rename));
         }
         if self.is_stream() || self.rename.is_some() {
             self.framing = Outgoing::Chunked;
