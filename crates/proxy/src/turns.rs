@@ -4,8 +4,8 @@
 //! and sent before the next is read, the kernel's code for sending and ours would push each other
 //! out of the processor's nearest cache, and each send would wake a peer that has just gone to
 //! sleep. So tasks read one after another, and then send one after another: about a twentieth less CPU
-//! a request under load. One that is alone loses a fraction of a microsecond. Answers are sent as they
-//! come: for them it costs as much as it brings.
+//! a request under load. One that is alone loses a fraction of a microsecond. Pieces of streams do the same
+//! (`relay/flow.rs`). Other answers are sent as they come: for them it costs as much as it brings.
 
 use std::cell::Cell;
 use std::future::poll_fn;
