@@ -11,7 +11,7 @@ pub(crate) mod h2;
 use crate::deadline;
 use crate::live::Shared;
 use crate::memory::{ACCOUNT, CONNECTION_BYTES, Charge, Full, TLS_BYTES, Use};
-use crate::relay::flow::{Flowing, Lane};
+use crate::relay::flow::Flowing;
 use crate::socket::Socket;
 use crate::tls;
 use crate::worker::{Local, no_delay};
@@ -77,17 +77,15 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, _)) => {
                 no_delay(&stream);
-                let lane = Lane::default();
                 let arrived = Arrived {
                     bind: address,
                     draining: draining.clone(),
                     server_name: None,
-                    lane: lane.clone(),
                 };
                 // Counted before it is looked at: many may come until then.
                 let open = Open::new(&local);
                 let serving = serve(open, shared.clone(), stream, arrived);
-                tasks.spawn_local(Flowing::new(local.clone(), lane, serving));
+                tasks.spawn_local(Flowing::new(local.clone(), serving));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: wait for some to be closed.
@@ -106,8 +104,6 @@ pub(crate) struct Arrived {
     pub(crate) draining: Rc<Cell<bool>>,
     /// The host that the client named in its TLS handshake.
     pub(crate) server_name: Option<Box<str>>,
-    /// By which its streams flow.
-    pub(crate) lane: Lane,
 }
 
 /// Counts a connection as open for as long as it lives.

@@ -93,6 +93,33 @@ fn a_stream_in_any_pieces_gives_the_same_payload() {
 }
 
 #[test]
+fn a_client_that_reads_late_gets_every_byte_of_its_stream() {
+    // More than both sockets on the way hold.
+    let events: Vec<_> = (0..12_000)
+        .map(|number| {
+            let text = "x".repeat(1000 + number % 700);
+            format!(r#"{{"choices":[{{"index":0,"delta":{{"content":"{number} {text}"}},"finish_reason":null}}]}}"#)
+        })
+        .chain([r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#.to_owned()])
+        .chain(["[DONE]".to_owned()])
+        .collect();
+    let events: Vec<_> = events.iter().map(String::as_str).collect();
+    let text = event_stream(&events);
+    let payload = read_answer(&mut text.as_bytes()).unwrap().body;
+    let (first, rest) = text.split_at(text.find(r#"content":"9 "#).unwrap());
+    let server = Scripted::start(&[(first, Duration::from_millis(50)), (rest, Duration::ZERO)]);
+    let gateway = Gateway::before(&[server.address]);
+    let mut stream = connect(gateway.address);
+    let asked = request(CHAT, &chat("llama", "hello", 5, true), &[]);
+    stream.write_all(asked.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    let answer = read_answer(&mut BufReader::new(stream)).unwrap();
+    assert_eq!(answer.body.len(), payload.len());
+    assert!(answer.body == payload, "the payload is another one");
+    gateway.is_quiet();
+}
+
+#[test]
 fn old_clients_get_a_stream_that_ends_with_the_connection() {
     let server = Server::llama();
     let gateway = Gateway::over(&[&server]);

@@ -3,7 +3,9 @@
 use crate::configured::{Configured, GATEWAY, pool, route, service, slice, to_pool};
 use crate::gateway::{connect, get, mock, penstock, post_with, read_answer, wait_until};
 use crate::scripted::echo;
+use crate::servers::{Scripted, event_stream};
 use std::io::{BufReader, Write};
+use std::time::Duration;
 
 const CHAT: &str =
     r#"{"model":"llama","max_tokens":3,"messages":[{"role":"user","content":"hi"}]}"#;
@@ -231,6 +233,34 @@ fn timeouts_of_a_rule_end_in_504() {
     let answer = post_with(gateway.address, "/v1/chat/completions", CHAT, &[]);
     assert_eq!(answer.status, 504, "{answer:?}");
     assert!(answer.body.contains("request_timeout"), "{}", answer.body);
+}
+
+#[test]
+fn a_stream_that_flows_is_ended_when_its_time_is_over() {
+    let event = event_stream(&[r#"{"choices":[{"index":0,"delta":{"content":"x"}}]}"#]);
+    let (head, rest) = event.split_once("\r\n\r\n").unwrap();
+    let (chunk, _) = rest.split_at(rest.len() - "0\r\n\r\n".len());
+    let head = format!("{head}\r\n\r\n");
+    let mut pieces = vec![(head.as_str(), Duration::ZERO)];
+    pieces.resize(400, (chunk, Duration::from_millis(10)));
+    let server = Scripted::start(&pieces);
+    let rule = format!(
+        "rules: [{{timeouts: {{request: 500ms}}, backendRefs: [{}]}}]",
+        to_pool("chat")
+    );
+    let text = [
+        GATEWAY.to_owned(),
+        route("brief", &rule),
+        pool("chat", "", &[server.address]),
+    ];
+    let gateway = Configured::start(&text.concat());
+    let body = CHAT.replacen('{', "{\"stream\":true,", 1);
+    let answer = post_with(gateway.address, "/v1/chat/completions", &body, &[]);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let events = answer.body.matches("\"x\"").count();
+    assert!((10..300).contains(&events), "{events} events");
+    let (_, last) = answer.body.trim_end().rsplit_once("\n\n").unwrap();
+    assert!(last.contains("request_timeout"), "{last}");
 }
 
 #[test]

@@ -15,7 +15,6 @@ use crate::listener::Arrived;
 use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::memory::{ACCOUNT, Charge, Full, Use, cost_of_unsent};
-use crate::relay::flow::Lane;
 use crate::serve;
 use crate::socket::Socket;
 use crate::worker::{Local, OutBuffer, Scratch};
@@ -42,8 +41,6 @@ pub(crate) struct Connection {
     pub(crate) deadline: Deadline,
     pub(super) draining: Rc<Cell<bool>>,
     pub(super) gone: bool,
-    /// By which its streams flow.
-    pub(crate) lane: Lane,
 }
 
 /// What `next_request` found.
@@ -73,7 +70,6 @@ pub(crate) async fn serve_connection(
         deadline: Deadline::new(),
         draining: arrived.draining.clone(),
         gone: false,
-        lane: arrived.lane.clone(),
     });
     let mut is_first = true;
     loop {

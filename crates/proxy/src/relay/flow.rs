@@ -27,18 +27,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-/// Where a connection and its task find the stream that flows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Lane(Rc<RefCell<Lent>>);
-
+/// What a connection and its task hand each other while the one polls the other.
 #[derive(Debug, Default)]
-enum Lent {
+enum Handed {
     #[default]
     Nothing,
     Flowing(Flow),
     Stopped(Flow, Stop),
+}
+
+thread_local! {
+    static HANDED: RefCell<Handed> = const { RefCell::new(Handed::Nothing) };
 }
 
 /// A stream on its way, and until when it needs no look.
@@ -165,8 +166,7 @@ pub(super) async fn run(
     if !connection.may_lend() || !server.is_plain() || !reply.is_chunked_stream() {
         return (reply, Flowed::not());
     }
-    let lane = connection.lane.clone();
-    *lane.0.borrow_mut() = Lent::Flowing(Flow {
+    HANDED.set(Handed::Flowing(Flow {
         server: std::mem::replace(server, Socket::Lent),
         client: std::mem::replace(&mut connection.stream, Socket::Lent),
         reply,
@@ -176,11 +176,11 @@ pub(super) async fn run(
         fresh: true,
         heard_at: None,
         look_at,
-    });
+    }));
     let (flow, stop) = poll_fn(|cx| {
         // The task is woken when it is time to look.
         let _ = connection.deadline.poll_passed(cx);
-        lane.poll_stopped()
+        poll_stopped()
     })
     .await;
     *server = flow.server;
@@ -201,33 +201,12 @@ pub(super) async fn run(
     (flow.reply, Flowed { heard_at, event })
 }
 
-impl Lane {
-    /// Ready when nothing flows.
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut lent = self.0.borrow_mut();
-        if let Lent::Flowing(flow) = &mut *lent {
-            let Poll::Ready(stop) = flow.poll(cx) else {
-                return Poll::Pending;
-            };
-            if let Lent::Flowing(flow) = std::mem::take(&mut *lent) {
-                *lent = Lent::Stopped(flow, stop);
-            }
-        }
-        Poll::Ready(())
-    }
-
-    fn is_flowing(&self) -> bool {
-        matches!(&*self.0.borrow(), Lent::Flowing(_))
-    }
-
-    fn poll_stopped(&self) -> Poll<(Flow, Stop)> {
-        let mut lent = self.0.borrow_mut();
-        match std::mem::take(&mut *lent) {
-            Lent::Stopped(flow, stop) => Poll::Ready((flow, stop)),
-            other => {
-                *lent = other;
-                Poll::Pending
-            }
+fn poll_stopped() -> Poll<(Flow, Stop)> {
+    match HANDED.take() {
+        Handed::Stopped(flow, stop) => Poll::Ready((flow, stop)),
+        other => {
+            HANDED.set(other);
+            Poll::Pending
         }
     }
 }
@@ -235,35 +214,32 @@ impl Lane {
 /// The task of a connection: its stream while one flows, and what serves it. A panic ends the
 /// connection only: it is caught here, counted and logged.
 pub(crate) struct Flowing {
-    local: Rc<Local>,
-    lane: Lane,
+    flow: Option<Flow>,
     serving: Pin<Box<dyn Future<Output = ()>>>,
+    local: Rc<Local>,
 }
 
 impl Flowing {
-    /// `serving` lends its streams by `lane`.
-    pub(crate) fn new(
-        local: Rc<Local>,
-        lane: Lane,
-        serving: impl Future<Output = ()> + 'static,
-    ) -> Self {
+    pub(crate) fn new(local: Rc<Local>, serving: impl Future<Output = ()> + 'static) -> Self {
         Self {
-            local,
-            lane,
+            flow: None,
             serving: Box::pin(serving),
+            local,
         }
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.lane.poll(cx).is_pending() {
-                return Poll::Pending;
+            if let Some(flow) = &mut self.flow {
+                let stop = ready!(flow.poll(cx));
+                if let Some(flow) = self.flow.take() {
+                    HANDED.set(Handed::Stopped(flow, stop));
+                }
             }
-            if self.serving.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            if !self.lane.is_flowing() {
-                return Poll::Pending;
+            let served = self.serving.as_mut().poll(cx);
+            match HANDED.take() {
+                Handed::Flowing(flow) => self.flow = Some(flow),
+                _ => return served,
             }
         }
     }
@@ -275,6 +251,7 @@ impl Future for Flowing {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let advanced = catch_unwind(AssertUnwindSafe(|| self.advance(cx)));
         advanced.unwrap_or_else(|_| {
+            HANDED.take();
             self.local.metrics.counted.panics.fetch_add(1, Relaxed);
             tracing::error!("a connection panicked; it was closed and the others go on");
             Poll::Ready(())
