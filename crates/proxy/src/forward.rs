@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::memory::ACCOUNT;
-use crate::pool::decisions::{self, Record};
+use crate::pool::decisions::{Ended, New};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Seen, Step};
 use crate::relay::{self, Way};
@@ -375,24 +375,27 @@ fn remember(
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
     let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
-    let [id, model] = decisions::texts([&x.id, &x.model]);
-    pool.decisions.push(Record {
-        decision: x.decision,
-        id,
-        unix_ms: clock::unix_millis(started),
-        pool: pool.name().clone(),
-        model,
-        attempt: x.attempts.len() as u32,
-        endpoint: endpoint.name.clone(),
-        status: if retried && !x.response.is_bound() {
-            0
-        } else {
-            x.response.status
+    let response = &x.response;
+    let status = if retried && !response.is_bound() {
+        0
+    } else {
+        response.status
+    };
+    pool.decisions.push(New {
+        ended: Ended {
+            decision: x.decision,
+            unix_ms: clock::unix_millis(started),
+            attempt: x.attempts.len() as u32,
+            status,
+            error: failure.map(|failure| failure.cause.row().code),
+            queued_us: x.timings.queued_us,
+            first_token_us: x.timings.first_token.0.saturating_sub(x.timings.sent.0),
+            duration_us: now.0.saturating_sub(x.timings.started.0),
         },
-        error: failure.map(|failure| failure.cause.row().code),
-        queued_us: x.timings.queued_us,
-        first_token_us: x.timings.first_token.0.saturating_sub(x.timings.sent.0),
-        duration_us: now.0.saturating_sub(x.timings.started.0),
+        id: &x.id,
+        model: &x.model,
+        pool: pool.name(),
+        endpoint: &endpoint.name,
         table,
     });
 }
