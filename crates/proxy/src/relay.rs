@@ -173,7 +173,7 @@ pub(crate) async fn begin(
 ) -> Result<Begun, Failure> {
     let mut reply = spares::reply(x, limits);
     let mut partial = OutBuffer::empty();
-    let mut ready = OutBuffer::take();
+    let mut ready = OutBuffer::empty();
     let mut held = Charge::none(Use::Undecided);
     let mut received = false;
     let mut opened = false;
@@ -207,6 +207,7 @@ pub(crate) async fn begin(
         }
         received = true;
         if reply.has_head() {
+            ready.have();
             reply.take(scratch.get(..count).unwrap_or_default(), &mut ready)?;
         } else if let Some(raw) =
             first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
@@ -268,6 +269,7 @@ fn first_bytes(
                 Ok(Some((scratch, start..start + used)))
             }
             Some(start) => {
+                ready.have();
                 reply.take(bytes.get(start..).unwrap_or_default(), ready)?;
                 Ok(None)
             }
@@ -280,6 +282,7 @@ fn first_bytes(
     partial.extend_from_slice(bytes);
     if let Some(start) = reply.parse_head(partial)? {
         let held = std::mem::replace(partial, OutBuffer::empty());
+        ready.have();
         reply.take(held.get(start..).unwrap_or_default(), ready)?;
     }
     Ok(None)
@@ -357,7 +360,10 @@ pub(crate) async fn finish(
     } else if sent.is_ok() {
         // No retry any more: the request's memory goes back while the stream runs.
         x.body.release();
-        sent = stream(client, x, &mut way, &mut reply).await;
+        let is_over = reply.is_passed() && client.has_all() && x.picking.is_none();
+        if !is_over {
+            sent = stream(client, x, &mut way, &mut reply).await;
+        }
     }
     if !reply.switches() {
         reply.record(x);

@@ -166,6 +166,13 @@ impl OutBuffer {
         Self(Vec::new())
     }
 
+    /// Has memory from here on, if it had none.
+    pub(crate) fn have(&mut self) {
+        if self.0.capacity() == 0 {
+            *self = Self::take();
+        }
+    }
+
     /// Makes room for `more` bytes. A buffer that becomes large moves to pages of its own, with
     /// room for `most` bytes, so that it never moves again.
     pub(crate) fn make_room(&mut self, more: usize, most: usize) {
