@@ -291,15 +291,15 @@ fn first_bytes(
 /// What a relay needs besides the client: where bytes come from, whom to tell of the first token,
 /// and when it must be over.
 #[derive(Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct Way<'a, 'p> {
     pub(crate) upstream: &'a mut Upstream,
-    pub(crate) lease: &'a mut Lease,
+    pub(crate) lease: &'a mut Lease<'p>,
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) limits: &'a Limits,
     pub(crate) due: Option<Micros>,
 }
 
-impl Way<'_> {
+impl Way<'_, '_> {
     /// Whether the client can be told of trailers and some may come. What has a length is known to
     /// be whole before they do.
     fn awaits_trailers(&self, client: &Client) -> bool {
@@ -324,7 +324,7 @@ impl Way<'_> {
 pub(crate) async fn finish(
     client: &mut Client,
     x: &mut Exchange,
-    mut way: Way<'_>,
+    mut way: Way<'_, '_>,
     begun: Begun,
 ) -> Result<Box<Reply>, Failure> {
     let Begun {
@@ -372,7 +372,11 @@ pub(crate) async fn finish(
 }
 
 /// The connection becomes another protocol's; it ends with it.
-async fn switched(client: &mut Client, x: &mut Exchange, way: &mut Way<'_>) -> Result<(), Failure> {
+async fn switched(
+    client: &mut Client,
+    x: &mut Exchange,
+    way: &mut Way<'_, '_>,
+) -> Result<(), Failure> {
     client.flush(way.limits).await?;
     x.body.release();
     let Wire::H1(server) = &mut way.upstream.wire else {
@@ -386,7 +390,7 @@ async fn switched(client: &mut Client, x: &mut Exchange, way: &mut Way<'_>) -> R
 async fn stream(
     client: &mut Client,
     x: &mut Exchange,
-    way: &mut Way<'_>,
+    way: &mut Way<'_, '_>,
     reply: &mut Reply,
 ) -> Result<(), Failure> {
     let limits = way.limits;

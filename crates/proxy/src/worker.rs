@@ -381,6 +381,11 @@ impl Local {
         self.live.borrow_mut().load().clone()
     }
 
+    /// Looks at the current configuration without holding it; `look` may not ask for it again.
+    pub(crate) fn with_live<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
+        look(self.live.borrow_mut().load())
+    }
+
     /// The next pseudo-random draw of this worker (SplitMix64): for weights and identifiers.
     pub(crate) fn draw(&self) -> u64 {
         let state = self.draws.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
