@@ -237,7 +237,7 @@ impl Fields {
         if !Kind::of(name.as_bytes()).is_editable() || !is_token(name.as_bytes()) {
             return false;
         }
-        self.append(name, value);
+        self.append_any(name, value);
         true
     }
 
@@ -249,10 +249,15 @@ impl Fields {
         self.append(name.as_str(), value);
     }
 
+    #[inline(never)]
+    fn append_any(&mut self, name: &str, value: &[u8]) {
+        self.append(name, value);
+    }
+
     #[inline(always)]
     fn append(&mut self, name: &str, value: &[u8]) {
         let start = self.overlay.len();
-        push_line(name, value, &mut self.overlay);
+        push_known_line(name, value, &mut self.overlay);
         self.names |= name_bit(name.as_bytes());
         self.lines.push(Line {
             start: start as u32,
@@ -405,8 +410,14 @@ pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 }
 
 /// Writes a field; bytes that could end the line or confuse a reader become spaces.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn push_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
+    push_known_line(name, value, out);
+}
+
+/// The same where the name is known when this is compiled.
+#[inline(always)]
+fn push_known_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     if has_control(value) {

@@ -216,6 +216,16 @@ impl Ring {
         true
     }
 
+    /// Appends those that `wanted` accepts, each as JSON with its decision and its try.
+    #[inline(never)]
+    fn write(&self, wanted: &dyn Fn(&Record) -> bool, lines: &mut Vec<(u64, u32, String)>) {
+        for record in self.records().filter(wanted) {
+            if let Ok(line) = serde_json::to_string(&record) {
+                lines.push((record.decision, record.attempt, line));
+            }
+        }
+    }
+
     /// All records, oldest first.
     fn records(&self) -> impl Iterator<Item = Record> {
         let mut texts = self.texts.iter();
@@ -268,14 +278,13 @@ impl Decisions {
 
     /// All records that `wanted` accepts, oldest first, one JSON object a line.
     pub fn json_lines(&self, wanted: impl Fn(&Record) -> bool) -> String {
+        self.lines(&wanted)
+    }
+
+    fn lines(&self, wanted: &dyn Fn(&Record) -> bool) -> String {
         let mut lines: Vec<(u64, u32, String)> = Vec::new();
         for ring in [&self.fine, &self.failed] {
-            let ring = ring.lock();
-            for record in ring.records().filter(|record| wanted(record)) {
-                if let Ok(line) = serde_json::to_string(&record) {
-                    lines.push((record.decision, record.attempt, line));
-                }
-            }
+            ring.lock().write(wanted, &mut lines);
         }
         lines.sort_by_key(|(decision, attempt, _)| (*decision, *attempt));
         let mut out = String::new();
