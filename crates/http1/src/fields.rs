@@ -5,6 +5,8 @@
 //! as few runs as possible. Nothing is allocated per field once the vectors have grown.
 //! `request.rs` and `response.rs` add the first line and the rules of framing.
 
+mod again;
+
 use core::fmt;
 
 use httparse::Header;
@@ -63,6 +65,12 @@ pub(crate) struct Fields {
     overlay_is_whole: bool,
     /// A bit for each name that is there or was: most names that are asked for are not.
     names: u64,
+    /// The same of the received fields alone.
+    received_names: u64,
+    /// Where the value of the Content-Length field lies.
+    length: Option<(u32, u32)>,
+    /// What was received is put away: it may be compared with, and is not there for anybody else.
+    is_hidden: bool,
     /// The framing field is spelt as we would spell it.
     framing_is_canonical: bool,
 }
@@ -109,6 +117,10 @@ impl Fields {
             self.mark_listed();
         }
         self.framing_is_canonical = self.has_canonical_framing(&reading);
+        self.received_names = self.names;
+        let is_length = |field: &&Field| field.kind == Kind::ContentLength;
+        let length = self.index.iter().find(is_length);
+        self.length = length.map(|field| (field.value_start, field.value_end));
         Ok(reading)
     }
 
@@ -119,6 +131,7 @@ impl Fields {
         self.lines.clear();
         self.overlay_is_whole = true;
         self.names = 0;
+        self.is_hidden = false;
     }
 
     /// The memory that the received head takes; edits are few.
@@ -149,7 +162,7 @@ impl Fields {
             return None;
         }
         let field = self
-            .index
+            .index()
             .iter()
             .find(|field| !field.is_removed && self.is_named(field, name));
         if let Some(field) = field {
@@ -172,7 +185,7 @@ impl Fields {
 
     /// The same with names as bytes.
     pub(crate) fn received_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.index.iter().map(|field| {
+        self.index().iter().map(|field| {
             (
                 self.name(field),
                 self.slice(field.value_start, field.value_end),
@@ -190,10 +203,14 @@ impl Fields {
     }
 
     /// Removes all fields of a name that edits may touch.
+    #[inline]
     fn cut(&mut self, name: &str) {
-        if self.lacks(name) {
-            return;
+        if !self.lacks(name) {
+            self.cut_known(name);
         }
+    }
+
+    fn cut_known(&mut self, name: &str) {
         let bytes = &self.bytes;
         for field in &mut self.index {
             let name_end = field.start as usize + usize::from(field.name_bytes);
@@ -220,19 +237,27 @@ impl Fields {
         if !Kind::of(name.as_bytes()).is_editable() || !is_token(name.as_bytes()) {
             return false;
         }
-        self.append(name, value);
+        self.append_any(name, value);
         true
     }
 
-    /// Replaces all fields of this name by one.
+    /// Replaces all fields of this name by one. Inlined, so that the name is known and its copy is a
+    /// few stores.
+    #[inline(always)]
     pub(crate) fn put(&mut self, name: FieldName, value: &[u8]) {
         self.cut(name.as_str());
         self.append(name.as_str(), value);
     }
 
+    #[inline(never)]
+    fn append_any(&mut self, name: &str, value: &[u8]) {
+        self.append(name, value);
+    }
+
+    #[inline(always)]
     fn append(&mut self, name: &str, value: &[u8]) {
         let start = self.overlay.len();
-        push_line(name, value, &mut self.overlay);
+        push_known_line(name, value, &mut self.overlay);
         self.names |= name_bit(name.as_bytes());
         self.lines.push(Line {
             start: start as u32,
@@ -248,7 +273,7 @@ impl Fields {
         } else {
             self.first_line_end()
         };
-        for field in &self.index {
+        for field in self.index() {
             let is_copied = match field.kind {
                 Kind::Other | Kind::Kept | Kind::ContentType => !field.is_removed,
                 Kind::Host => copying.host,
@@ -279,6 +304,10 @@ impl Fields {
     /// Bytes that `copy` writes at most.
     pub(crate) fn size_hint(&self) -> usize {
         self.bytes.len() + self.overlay.len()
+    }
+
+    fn index(&self) -> &[Field] {
+        if self.is_hidden { &[] } else { &self.index }
     }
 
     /// Whether a look at the fields would find none of this name.
@@ -366,11 +395,13 @@ impl fmt::Debug for Fields {
     }
 }
 
-/// One of 64 bits, by length and first letter.
+/// One of 64 bits, by length, first and last letter: by those, the names that a gateway adds itself
+/// differ from each other and from usual ones.
 #[inline]
 fn name_bit(name: &[u8]) -> u64 {
-    let first = name.first().map_or(0, |first| first | 0x20);
-    1 << (((name.len() as u8).wrapping_mul(5) ^ first) % 64)
+    let [first, last] = [name.first(), name.last()].map(|byte| byte.map_or(0, |byte| byte | 0x20));
+    let mixed = (name.len() as u8).wrapping_mul(5) ^ first;
+    1 << (mixed.wrapping_add(last.wrapping_mul(11)) % 64)
 }
 
 /// Where `part` begins in `whole`; it must be a slice of it.
@@ -379,20 +410,28 @@ pub(crate) fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 }
 
 /// Writes a field; bytes that could end the line or confuse a reader become spaces.
+#[inline(never)]
 pub(crate) fn push_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(name.len() + value.len() + b": \r\n".len());
+    push_known_line(name, value, out);
+}
+
+/// The same where the name is known when this is compiled.
+#[inline(always)]
+fn push_known_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     if has_control(value) {
-        out.extend(
-            value
-                .iter()
-                .map(|byte| if is_control(*byte) { b' ' } else { *byte }),
-        );
+        push_without_control(value, out);
     } else {
         out.extend_from_slice(value);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+#[cold]
+fn push_without_control(value: &[u8], out: &mut Vec<u8>) {
+    let replaced = |byte: &u8| if is_control(*byte) { b' ' } else { *byte };
+    out.extend(value.iter().map(replaced));
 }
 
 /// Writes the field that `framing` needs, if any.

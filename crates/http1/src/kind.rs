@@ -117,10 +117,13 @@ pub(crate) fn has_control(value: &[u8]) -> bool {
         (below_space | (delete.wrapping_sub(EACH) & !delete)) & (EACH * 0x80)
     };
     let (words, rest) = value.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    for (slot, byte) in last.iter_mut().zip(rest) {
-        *slot = *byte;
-    }
+    let last = value.last_chunk::<8>().copied().unwrap_or_else(|| {
+        let mut last = [b' '; 8];
+        for (slot, byte) in last.iter_mut().zip(rest) {
+            *slot = *byte;
+        }
+        last
+    });
     let found = words
         .iter()
         .fold(suspect(last), |all, word| all | suspect(*word));

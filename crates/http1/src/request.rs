@@ -4,6 +4,8 @@
 //! server behind us could read differently is refused before a byte is kept.
 //! Fields and their copying are in `fields.rs`.
 
+mod again;
+
 use core::fmt;
 use core::mem::MaybeUninit;
 
@@ -16,6 +18,7 @@ use crate::kind::{Kind, is_token};
 use crate::name::FieldName;
 use crate::refusal::{self, Refusal};
 use crate::{Framing, Limits, Parsed};
+use again::Outline;
 
 /// Room for method and version when an unfinished request line is measured.
 const LINE_ALLOWANCE: usize = 64;
@@ -27,23 +30,20 @@ const LINE_ALLOWANCE: usize = 64;
 #[derive(Clone)]
 pub struct RequestHead {
     fields: Fields,
-    /// Method, a space and the received target, all of it ASCII.
+    /// Method, a space and the received target, all of it ASCII. A connection's requests are mostly
+    /// alike: what was checked once is kept, and told from another by comparing it.
     line: String,
-    method_bytes: u32,
+    outline: Outline,
+    /// That of the head before, whose fields are put away.
+    last: Outline,
     /// Where the query's question mark stands in the target, received or new.
     question: Option<u32>,
-    /// Where the host without port lies.
-    host: (u32, u32),
+    /// The value of the Host field, kept as `line` is, and its length without the port.
+    host: String,
+    host_bytes: u32,
     new_target: Option<String>,
     /// With its port, and the length without.
     new_host: Option<(String, u32)>,
-    framing: Framing,
-    version_minor: u8,
-    keep_alive: bool,
-    expects_continue: bool,
-    has_host: bool,
-    /// Where the value of the Upgrade field lies.
-    upgrade: Option<(u32, u32)>,
 }
 
 impl RequestHead {
@@ -52,17 +52,13 @@ impl RequestHead {
         RequestHead {
             fields: Fields::default(),
             line: String::new(),
-            method_bytes: 0,
+            outline: Outline::EMPTY,
+            last: Outline::EMPTY,
             question: None,
-            host: (0, 0),
+            host: String::new(),
+            host_bytes: 0,
             new_target: None,
             new_host: None,
-            framing: Framing::None,
-            version_minor: 1,
-            keep_alive: false,
-            expects_continue: false,
-            has_host: false,
-            upgrade: None,
         }
     }
 
@@ -110,8 +106,14 @@ impl RequestHead {
     /// A [`Refusal`] with the status to answer; the connection must be closed then.
     pub fn parse(&mut self, input: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
         self.clear();
+        if let Some(head_bytes) = self.take_again(input, limits) {
+            return Ok(Parsed::Complete { head_bytes });
+        }
+        self.last = Outline::EMPTY;
+        self.fields.clear();
         let parsed = self.parse_into_empty(input, limits);
         if parsed.is_err() {
+            self.outline = Outline::EMPTY;
             self.clear();
         }
         parsed
@@ -119,24 +121,19 @@ impl RequestHead {
 
     /// Forgets the head and its edits and keeps the memory.
     pub fn clear(&mut self) {
-        self.fields.clear();
-        self.line.clear();
-        self.method_bytes = 0;
+        if self.outline.is_whole {
+            self.last = self.outline;
+        }
+        self.outline = Outline::EMPTY;
+        self.fields.hide();
         self.question = None;
-        self.host = (0, 0);
         self.new_target = None;
         self.new_host = None;
-        self.framing = Framing::None;
-        self.version_minor = 1;
-        self.keep_alive = false;
-        self.expects_continue = false;
-        self.has_host = false;
-        self.upgrade = None;
     }
 
     /// Memory that the head takes, and keeps until it is released.
     pub fn held_bytes(&self) -> usize {
-        self.fields.held_bytes() + self.line.capacity()
+        self.fields.held_bytes() + self.line.capacity() + self.host.capacity()
     }
 
     /// Forgets the head and frees the memory.
@@ -146,7 +143,7 @@ impl RequestHead {
 
     /// The method, as received.
     pub fn method(&self) -> &str {
-        let method = self.line.get(..self.method_bytes as usize);
+        let method = self.line.get(..self.outline.method_bytes as usize);
         method.unwrap_or_default()
     }
 
@@ -155,7 +152,9 @@ impl RequestHead {
         match &self.new_target {
             Some(target) => target,
             None => {
-                let target = self.line.get(self.method_bytes as usize + 1..);
+                let target =
+                    self.outline.method_bytes as usize + 1..self.outline.line_bytes as usize;
+                let target = self.line.get(target);
                 target.unwrap_or_default()
             }
         }
@@ -180,34 +179,38 @@ impl RequestHead {
     pub fn host(&self) -> &str {
         match &self.new_host {
             Some((host, length)) => host.get(..*length as usize).unwrap_or_default(),
-            None => text(self.fields.slice(self.host.0, self.host.1)),
+            None if self.outline.has_host => self
+                .host
+                .get(..self.host_bytes as usize)
+                .unwrap_or_default(),
+            None => "",
         }
     }
 
     /// Where the body ends: never [`Framing::Close`].
     pub fn framing(&self) -> Framing {
-        self.framing
+        self.outline.framing
     }
 
     /// Whether the client may send another request here. Never in HTTP/1.0.
     pub fn keep_alive(&self) -> bool {
-        self.keep_alive
+        self.outline.keep_alive
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub fn expects_continue(&self) -> bool {
-        self.expects_continue
+        self.outline.expects_continue
     }
 
     /// 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub fn version_minor(&self) -> u8 {
-        self.version_minor
+        self.outline.version_minor
     }
 
     /// Value of the Upgrade field when the Connection field lists it too.
     /// [`write`](Self::write) cuts both.
     pub fn upgrade(&self) -> Option<&str> {
-        let (start, end) = self.upgrade?;
+        let (start, end) = self.outline.upgrade?;
         core::str::from_utf8(self.fields.slice(start, end)).ok()
     }
 
@@ -249,6 +252,7 @@ impl RequestHead {
     }
 
     /// The same as [`set`](Self::set) under a name that was checked before.
+    #[inline(always)]
     pub fn put(&mut self, name: FieldName, value: &[u8]) {
         self.fields.put(name, value);
     }
@@ -287,9 +291,9 @@ impl RequestHead {
     pub fn write(&self, body: Framing, out: &mut Vec<u8>) {
         out.reserve(self.fields.size_hint() + 64);
         let copying = Copying {
-            first_line: self.version_minor == 1 && self.new_target.is_none(),
+            first_line: self.outline.version_minor == 1 && self.new_target.is_none(),
             host: self.new_host.is_none(),
-            framing: body == self.framing && self.fields.framing_is_canonical(),
+            framing: body == self.outline.framing && self.fields.framing_is_canonical(),
         };
         if !copying.first_line {
             push_request_line(self.method(), self.target(), out);
@@ -298,7 +302,7 @@ impl RequestHead {
         match &self.new_host {
             Some((host, _)) => push_line("host", host.as_bytes(), out),
             // HTTP/1.0 may lack it, HTTP/1.1 may not.
-            None if !self.has_host => push_line("host", b"", out),
+            None if !self.outline.has_host => push_line("host", b"", out),
             None => {}
         }
         if !copying.framing {
@@ -333,47 +337,42 @@ impl RequestHead {
             Some(b"\n") => return Err(refusal::BARE_LINE_FEED),
             _ => return Err(refusal::LEADING_EMPTY_LINES),
         }
-        check_target(method, target, limits.target_bytes)?;
+        self.take_line((method, target), limits.target_bytes)?;
         let head = input.get(start..head_bytes).unwrap_or_default();
-        self.method_bytes = method.len() as u32;
-        self.line.push_str(method);
-        self.line.push(' ');
-        self.line.push_str(target);
-        self.question = question_in(target);
-        self.version_minor = version_minor;
+        self.outline.version_minor = version_minor;
         self.take_fields(head, request.headers)?;
         Ok(Parsed::Complete { head_bytes })
     }
 
     fn take_fields(&mut self, head: &[u8], headers: &[httparse::Header]) -> Result<(), Refusal> {
         let reading = self.fields.fill(head, headers)?;
-        self.framing = reading.framing()?;
-        let is_http_11 = self.version_minor == 1;
+        self.outline.framing = reading.framing()?;
+        let is_http_11 = self.outline.version_minor == 1;
         if !is_http_11 && reading.is_chunked {
             return Err(refusal::TRANSFER_ENCODING_IN_HTTP_10);
         }
         if is_http_11 && reading.host.is_none() {
             return Err(refusal::MISSING_HOST);
         }
-        self.has_host = reading.host.is_some();
-        if let Some((start, end)) = reading
+        self.outline.has_host = reading.host.is_some();
+        if let Some(range) = reading
             .host
             .and_then(|number| self.fields.value_range(number))
         {
-            let length = host_length(self.fields.slice(start, end)).ok_or(refusal::INVALID_HOST)?;
-            self.host = (start, start + length as u32);
+            self.take_host(range)?;
         }
-        self.keep_alive = is_http_11 && !reading.closes;
+        self.outline.keep_alive = is_http_11 && !reading.closes;
         // Not heeded in HTTP/1.0, and without a body there is nothing to wait for
         // (RFC 9110 section 10.1.1).
-        self.expects_continue = is_http_11
+        self.outline.expects_continue = is_http_11
             && reading.expects_continue
-            && !matches!(self.framing, Framing::None | Framing::Length(0));
+            && !matches!(self.outline.framing, Framing::None | Framing::Length(0));
         if is_http_11 && reading.connection_upgrade {
-            self.upgrade = reading
+            self.outline.upgrade = reading
                 .upgrade
                 .and_then(|number| self.fields.value_range(number));
         }
+        self.outline.is_whole = true;
         Ok(())
     }
 }
@@ -390,7 +389,7 @@ impl fmt::Debug for RequestHead {
         f.debug_struct("RequestHead")
             .field("method", &self.method())
             .field("path", &self.path())
-            .field("framing", &self.framing)
+            .field("framing", &self.outline.framing)
             .field("fields", &self.fields)
             .finish_non_exhaustive()
     }

@@ -20,6 +20,16 @@ use crate::{Framing, Limits, Parsed};
 #[derive(Clone)]
 pub struct ResponseHead {
     fields: Fields,
+    outline: Outline,
+    /// That of the head before, whose fields are put away (`fields/again.rs`).
+    last: Outline,
+}
+
+/// What follows from the bytes of a head, and from what was asked.
+#[derive(Clone, Copy, Debug)]
+struct Outline {
+    /// All of the head was read and found right.
+    is_whole: bool,
     status: u16,
     /// Where the reason lies.
     reason: (u32, u32),
@@ -33,19 +43,28 @@ pub struct ResponseHead {
     keep_alive: bool,
 }
 
+impl Outline {
+    /// Of no head: status 0.
+    const EMPTY: Self = Self {
+        is_whole: false,
+        status: 0,
+        reason: (0, 0),
+        content_type: (0, 0),
+        framing: Framing::None,
+        stated: Framing::None,
+        request_was_head: false,
+        version_minor: 1,
+        keep_alive: false,
+    };
+}
+
 impl ResponseHead {
     /// An empty head: status 0, no fields.
     pub fn new() -> Self {
         ResponseHead {
             fields: Fields::default(),
-            status: 0,
-            reason: (0, 0),
-            content_type: (0, 0),
-            framing: Framing::None,
-            stated: Framing::None,
-            request_was_head: false,
-            version_minor: 1,
-            keep_alive: false,
+            outline: Outline::EMPTY,
+            last: Outline::EMPTY,
         }
     }
 
@@ -61,8 +80,14 @@ impl ResponseHead {
         limits: &Limits,
     ) -> Result<Parsed, Refusal> {
         self.clear();
-        self.request_was_head = request_was_head;
+        if let Some(head_bytes) = self.take_again(input, request_was_head, limits) {
+            return Ok(Parsed::Complete { head_bytes });
+        }
+        self.last = Outline::EMPTY;
+        self.fields.clear();
+        self.outline.request_was_head = request_was_head;
         self.parse_into_empty(input, limits).map_err(|refusal| {
+            self.outline = Outline::EMPTY;
             self.clear();
             Refusal {
                 status: 502,
@@ -73,15 +98,11 @@ impl ResponseHead {
 
     /// Forgets the head and its edits and keeps the memory.
     pub fn clear(&mut self) {
-        self.fields.clear();
-        self.status = 0;
-        self.reason = (0, 0);
-        self.content_type = (0, 0);
-        self.framing = Framing::None;
-        self.stated = Framing::None;
-        self.request_was_head = false;
-        self.version_minor = 1;
-        self.keep_alive = false;
+        if self.outline.is_whole {
+            self.last = self.outline;
+        }
+        self.outline = Outline::EMPTY;
+        self.fields.hide();
     }
 
     /// Forgets the head and frees the memory.
@@ -96,28 +117,28 @@ impl ResponseHead {
 
     /// 100 to 599.
     pub fn status(&self) -> u16 {
-        self.status
+        self.outline.status
     }
 
     /// The reason as received; empty when missing or not UTF-8.
     pub fn reason(&self) -> &str {
-        let (start, end) = self.reason;
+        let (start, end) = self.outline.reason;
         core::str::from_utf8(self.fields.slice(start, end)).unwrap_or_default()
     }
 
     /// Where the body ends.
     pub fn framing(&self) -> Framing {
-        self.framing
+        self.outline.framing
     }
 
     /// Whether the upstream takes another request on this connection. Never in HTTP/1.0.
     pub fn keep_alive(&self) -> bool {
-        self.keep_alive
+        self.outline.keep_alive
     }
 
     /// 1 for HTTP/1.1, 0 for HTTP/1.0.
     pub fn version_minor(&self) -> u8 {
-        self.version_minor
+        self.outline.version_minor
     }
 
     /// Whether the body is a stream of server-sent events, by the head as received.
@@ -161,6 +182,7 @@ impl ResponseHead {
     }
 
     /// The same as [`set`](Self::set) under a name that was checked before.
+    #[inline(always)]
     pub fn put(&mut self, name: FieldName, value: &[u8]) {
         self.fields.put(name, value);
     }
@@ -182,13 +204,16 @@ impl ResponseHead {
         let copying = Copying {
             first_line: self.has_canonical_first_line(),
             host: true,
-            framing: body == self.stated && self.fields.framing_is_canonical(),
+            framing: body == self.outline.stated && self.fields.framing_is_canonical(),
         };
         if !copying.first_line {
             out.extend_from_slice(b"HTTP/1.1 ");
-            out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+            out.extend_from_slice(itoa::Buffer::new().format(self.outline.status).as_bytes());
             out.push(b' ');
-            out.extend_from_slice(self.fields.slice(self.reason.0, self.reason.1));
+            out.extend_from_slice(
+                self.fields
+                    .slice(self.outline.reason.0, self.outline.reason.1),
+            );
             out.extend_from_slice(b"\r\n");
         }
         self.fields.copy(copying, out);
@@ -202,8 +227,8 @@ impl ResponseHead {
     }
 
     fn framing_to_write(&self, body: Framing) -> Framing {
-        let keeps_length = self.request_was_head || self.status == 304;
-        match (self.status, self.stated) {
+        let keeps_length = self.outline.request_was_head || self.outline.status == 304;
+        match (self.outline.status, self.outline.stated) {
             // No field of framing may stand there (RFC 9110 section 8.6).
             (..=199 | 204, _) => Framing::None,
             _ if body != Framing::None => body,
@@ -215,14 +240,38 @@ impl ResponseHead {
 
     /// `HTTP/1.1 200 ` and whatever reason.
     fn has_canonical_first_line(&self) -> bool {
-        self.version_minor == 1 && self.fields.first_line().get(12) == Some(&b' ')
+        self.outline.version_minor == 1 && self.fields.first_line().get(12) == Some(&b' ')
     }
 
     fn media_type(&self) -> &[u8] {
-        let (start, end) = self.content_type;
+        let (start, end) = self.outline.content_type;
         let value = self.fields.slice(start, end);
         let end = memchr::memchr(b';', value).unwrap_or(value.len());
         value.get(..end).unwrap_or_default().trim_ascii()
+    }
+
+    /// Takes a head that repeats the one before, if it is one; returns its length.
+    fn take_again(
+        &mut self,
+        input: &[u8],
+        request_was_head: bool,
+        limits: &Limits,
+    ) -> Option<usize> {
+        let last = self.last;
+        if !last.is_whole || last.request_was_head != request_was_head {
+            return None;
+        }
+        let (head_bytes, length) = self.fields.show_again(input, limits)?;
+        let with_length = |framing| match (framing, length) {
+            (Framing::Length(_), Some(length)) => Framing::Length(length),
+            (framing, _) => framing,
+        };
+        self.outline = Outline {
+            framing: with_length(last.framing),
+            stated: with_length(last.stated),
+            ..last
+        };
+        Some(head_bytes)
     }
 
     fn parse_into_empty(&mut self, input: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
@@ -250,8 +299,8 @@ impl ResponseHead {
         if !(100..=599).contains(&status) {
             return Err(refusal::INVALID_STATUS_LINE);
         }
-        self.status = status;
-        self.version_minor = response.version.unwrap_or_default();
+        self.outline.status = status;
+        self.outline.version_minor = response.version.unwrap_or_default();
         let head = input.get(..head_bytes).unwrap_or_default();
         self.take_fields(head, response.headers)?;
         Ok(Parsed::Complete { head_bytes })
@@ -260,25 +309,27 @@ impl ResponseHead {
     fn take_fields(&mut self, head: &[u8], headers: &[httparse::Header]) -> Result<(), Refusal> {
         let reading = self.fields.fill(head, headers)?;
         let framing = reading.framing()?;
-        if reading.is_chunked && self.version_minor == 0 {
+        if reading.is_chunked && self.outline.version_minor == 0 {
             return Err(refusal::TRANSFER_ENCODING_IN_HTTP_10);
         }
         let content_type = reading.content_type;
         let range = content_type.and_then(|number| self.fields.value_range(number));
-        self.content_type = range.unwrap_or_default();
-        self.stated = framing;
-        self.framing = match (self.status, framing) {
+        self.outline.content_type = range.unwrap_or_default();
+        self.outline.stated = framing;
+        self.outline.framing = match (self.outline.status, framing) {
             (..=199 | 204 | 304, _) => Framing::None,
-            _ if self.request_was_head => Framing::None,
+            _ if self.outline.request_was_head => Framing::None,
             (_, Framing::None) => Framing::Close,
             (_, framing) => framing,
         };
-        self.keep_alive =
-            self.version_minor == 1 && !reading.closes && self.framing != Framing::Close;
+        self.outline.keep_alive = self.outline.version_minor == 1
+            && !reading.closes
+            && self.outline.framing != Framing::Close;
         // Behind `HTTP/1.1 200 `, before the line end.
         let line_end = self.fields.first_line().len() as u32;
         let end = line_end.saturating_sub(2);
-        self.reason = (end.min(13), end);
+        self.outline.reason = (end.min(13), end);
+        self.outline.is_whole = true;
         Ok(())
     }
 }
@@ -293,8 +344,8 @@ impl Default for ResponseHead {
 impl fmt::Debug for ResponseHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseHead")
-            .field("status", &self.status)
-            .field("framing", &self.framing)
+            .field("status", &self.outline.status)
+            .field("framing", &self.outline.framing)
             .field("fields", &self.fields)
             .finish_non_exhaustive()
     }

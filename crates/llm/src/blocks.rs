@@ -31,9 +31,10 @@ pub fn block_hashes<'a>(seed: u64, prompt: impl Iterator<Item = &'a [u8]>, out: 
     };
     // What is left of a piece is copied only when another follows.
     let mut left: &[u8] = &[];
-    let mut border = Border::default();
+    let mut started = None;
     for mut piece in prompt {
-        if border.bytes > 0 || !left.is_empty() {
+        if started.is_some() || !left.is_empty() {
+            let border: &mut Border = started.get_or_insert_default();
             border.take(left);
             left = &[];
             let (head, rest) = piece.split_at(border.space().min(piece.len()));
@@ -43,7 +44,7 @@ pub fn block_hashes<'a>(seed: u64, prompt: impl Iterator<Item = &'a [u8]>, out: 
                 continue;
             }
             push(&border.block);
-            border.bytes = 0;
+            started = None;
         }
         let mut blocks = piece.chunks_exact(BLOCK_BYTES);
         blocks.by_ref().for_each(&mut push);

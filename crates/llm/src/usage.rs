@@ -40,6 +40,56 @@ impl Counts {
     /// Takes over what the `usage` object at the start of `value` says, and returns its length.
     /// Anything that is no object says nothing.
     pub(crate) fn read(&mut self, value: &[u8]) -> Option<usize> {
+        // What was taken over before the usual spelling ended is read again, and is the same then.
+        self.read_usual(value).or_else(|| self.read_any(value))
+    }
+
+    /// The object as engines mostly write it: known keys, numbers or `null`, at most one space
+    /// between two things. `None`: it has something else.
+    fn read_usual(&mut self, value: &[u8]) -> Option<usize> {
+        let mut rest = value.strip_prefix(b"{")?;
+        loop {
+            let (field, behind) = self.usual_key(rest)?;
+            rest = match behind.strip_prefix(b"null") {
+                Some(behind) => behind,
+                None => match field {
+                    Place::Count(field) => usual_number(behind, field)?,
+                    Place::Details(cached) => {
+                        let inside = past_space(behind.strip_prefix(b"{\"cached_tokens\":")?);
+                        usual_number(inside, Some(cached))?.strip_prefix(b"}")?
+                    }
+                },
+            };
+            match rest {
+                [b'}', behind @ ..] => return Some(value.len() - behind.len()),
+                [b',', behind @ ..] => rest = past_space(behind),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Where the value of the key at the start of `text` goes, and what follows key and colon.
+    #[inline]
+    fn usual_key<'t>(&mut self, text: &'t [u8]) -> Option<(Place<'_>, &'t [u8])> {
+        let text = text.strip_prefix(b"\"")?;
+        let (place, behind) = if let Some(behind) = text.strip_prefix(b"prompt_tokens\":") {
+            (Place::Count(Some(&mut self.prompt)), behind)
+        } else if let Some(behind) = text.strip_prefix(b"total_tokens\":") {
+            (Place::Count(None), behind)
+        } else if let Some(behind) = text.strip_prefix(b"completion_tokens\":") {
+            (Place::Count(Some(&mut self.completion)), behind)
+        } else if let Some(behind) = text.strip_prefix(b"prompt_tokens_details\":") {
+            (Place::Details(&mut self.cached), behind)
+        } else if let Some(behind) = text.strip_prefix(b"input_tokens\":") {
+            (Place::Count(Some(&mut self.prompt)), behind)
+        } else {
+            let behind = text.strip_prefix(b"output_tokens\":")?;
+            (Place::Count(Some(&mut self.completion)), behind)
+        };
+        Some((place, past_space(behind)))
+    }
+
+    fn read_any(&mut self, value: &[u8]) -> Option<usize> {
         let mut members = Members::new(value, Scanner::detect()).ok()?;
         while let Some(member) = members.next_inside().ok()? {
             let key = value.get(member.key).unwrap_or_default();
@@ -93,6 +143,36 @@ pub fn body_usage(body: &[u8], api: Api) -> Option<Usage> {
     let mut counts = Counts::default();
     counts.read(object::find(body, b"usage")?);
     counts.usage()
+}
+
+/// Where the value of a key goes.
+enum Place<'c> {
+    /// A number that counts, or one that nobody needs.
+    Count(Option<&'c mut Option<u32>>),
+    /// An object with the number of cached tokens.
+    Details(&'c mut Option<u32>),
+}
+
+/// Reads the integer at the start of `text` and returns what follows it.
+#[inline]
+fn usual_number<'t>(text: &'t [u8], field: Option<&mut Option<u32>>) -> Option<&'t [u8]> {
+    let mut rest = text;
+    let mut number = 0_u32;
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        let digit = u32::from(digit - b'0');
+        number = number.saturating_mul(10).saturating_add(digit);
+        rest = behind;
+    }
+    let ends = rest.len() < text.len() && matches!(rest, [b',' | b'}', ..]);
+    if ends && let Some(field) = field {
+        *field = Some(number);
+    }
+    ends.then_some(rest)
+}
+
+#[inline]
+fn past_space(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b" ").unwrap_or(text)
 }
 
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));

@@ -47,6 +47,33 @@ pub struct Inputs {
     pub(crate) roster: Roster,
 }
 
+/// What [`Inputs`] hold besides lists and names: plain numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Numbers {
+    at: Micros,
+    basis: Basis,
+    error: f32,
+    saturation_seconds: f32,
+    turn: u32,
+    panic: bool,
+    trial: bool,
+    assigned: bool,
+    considered: u32,
+    ask: AskNumbers,
+    winner: u32,
+}
+
+/// The names of a pool's members, as of one decision.
+#[derive(Debug, Clone, Default)]
+pub struct MemberNames(Roster);
+
+impl MemberNames {
+    /// Whether `inputs` were written with exactly these.
+    pub fn are_those_of(&self, inputs: &Inputs) -> bool {
+        Arc::ptr_eq(&self.0, &inputs.roster)
+    }
+}
+
 impl Default for Inputs {
     fn default() -> Self {
         Self {
@@ -69,6 +96,67 @@ impl Default for Inputs {
 }
 
 impl Inputs {
+    /// Inputs from what was kept of them.
+    pub fn restored(
+        numbers: Numbers,
+        candidates: Vec<Candidate>,
+        targets: Vec<String>,
+        names: &MemberNames,
+    ) -> Self {
+        let Numbers {
+            at,
+            basis,
+            error,
+            saturation_seconds,
+            turn,
+            panic,
+            trial,
+            assigned,
+            considered,
+            ask,
+            winner,
+        } = numbers;
+        Self {
+            at,
+            basis,
+            error,
+            saturation_seconds,
+            turn,
+            panic,
+            trial,
+            assigned,
+            considered,
+            ask,
+            targets,
+            candidates,
+            winner,
+            roster: names.0.clone(),
+        }
+    }
+
+    /// All but the lists and names.
+    #[inline]
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            at: self.at,
+            basis: self.basis,
+            error: self.error,
+            saturation_seconds: self.saturation_seconds,
+            turn: self.turn,
+            panic: self.panic,
+            trial: self.trial,
+            assigned: self.assigned,
+            considered: self.considered,
+            ask: self.ask,
+            winner: self.winner,
+        }
+    }
+
+    /// The names that the decision's members had.
+    pub fn member_names(&self) -> MemberNames {
+        MemberNames(self.roster.clone())
+    }
+
     /// The decision with what each candidate cost.
     pub fn table(&self) -> Table {
         let mut costs = Vec::new();
@@ -107,11 +195,10 @@ impl Inputs {
         Some(candidate.endpoint)
     }
 
-    /// Memory that the record takes, in bytes; the shared names are not counted.
-    pub fn bytes(&self) -> usize {
-        let text = |name: &String| name.capacity() + size_of::<String>();
-        let targets: usize = self.targets.iter().map(text).sum();
-        size_of::<Self>() + self.candidates.capacity() * size_of::<Candidate>() + targets
+    /// The name of the chosen endpoint.
+    pub fn winner_name(&self) -> Option<&Arc<str>> {
+        let candidate = self.candidates.get(self.winner as usize)?;
+        self.roster.get(candidate.endpoint.slot as usize)
     }
 
     fn name(&self, endpoint: EndpointId) -> Arc<str> {

@@ -36,7 +36,7 @@ pub use ask::{Arrival, Ask, Cause, Ticket, Wake, Why};
 pub use decision::{Basis, Decision, Mismatch, Reservation, Row, Table, replay};
 pub use endpoint::EndpointId;
 pub use health::Standing;
-pub use inputs::Inputs;
+pub use inputs::{Inputs, MemberNames, Numbers};
 pub use micros::Micros;
 pub use models::{ModelTable, Target};
 pub use observation::{Announced, Observation, Report};

@@ -16,7 +16,9 @@ pub struct Micros(pub u64);
 impl Micros {
     /// Seconds from `earlier` to this moment; 0 when `earlier` is later.
     pub fn seconds_since(self, earlier: Micros) -> f32 {
-        self.0.saturating_sub(earlier.0) as f32 * 1e-6
+        // Converting a signed number takes one instruction.
+        let micros = self.0.saturating_sub(earlier.0).cast_signed();
+        micros.max(0) as f32 * 1e-6
     }
 
     /// This moment moved later by `seconds`, which is taken as 0 when negative or not finite.

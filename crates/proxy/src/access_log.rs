@@ -6,6 +6,8 @@
 
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::pool::Pool;
+use config::Rule;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +105,7 @@ impl AccessLog {
             log: self.clone(),
             buffer: Vec::new(),
             count: 0,
+            named: Named::default(),
         }
     }
 }
@@ -152,6 +155,50 @@ pub(crate) struct Lines {
     log: AccessLog,
     buffer: Vec<u8>,
     count: u64,
+    named: Named,
+}
+
+/// What a line says of route, pool and model, and whose names they are: mostly those of the line
+/// before.
+#[derive(Debug, Default)]
+struct Named {
+    rule: Option<Arc<Rule>>,
+    pool: Option<Arc<Pool>>,
+    model: String,
+    text: Vec<u8>,
+}
+
+impl Named {
+    /// The text for this request.
+    #[inline]
+    fn of(&mut self, x: &Exchange) -> &[u8] {
+        fn at<T>(of: &Option<Arc<T>>) -> *const T {
+            of.as_ref().map_or(std::ptr::null(), Arc::as_ptr)
+        }
+        let is_same =
+            at(&self.rule) == at(&x.rule) && at(&self.pool) == at(&x.pool) && self.model == x.model;
+        if !is_same {
+            self.write(x);
+        }
+        &self.text
+    }
+
+    fn write(&mut self, x: &Exchange) {
+        self.rule.clone_from(&x.rule);
+        self.pool.clone_from(&x.pool);
+        self.model.clone_from(&x.model);
+        self.text.clear();
+        let mut line = Line::new(&mut self.text);
+        if let Some(rule) = &x.rule {
+            line.text(",\"route\":\"", rule.route.name.as_bytes());
+        }
+        if let Some(pool) = &x.pool {
+            line.text(",\"pool\":\"", pool.name().as_bytes());
+        }
+        if !x.model.is_empty() {
+            line.text(",\"model\":\"", truncated(x.model.as_bytes(), 128));
+        }
+    }
 }
 
 impl Lines {
@@ -162,14 +209,17 @@ impl Lines {
         if self.buffer.capacity() == 0 {
             self.buffer.reserve_exact(FLUSH_BYTES + MOST_LINE_BYTES);
         }
-        write_line(exchange, &mut self.buffer);
+        let named = self.named.of(exchange);
+        write_line(exchange, named, &mut self.buffer);
         self.count += 1;
         if self.buffer.len() >= FLUSH_BYTES {
             self.flush();
         }
     }
 
+    /// Hands over the lines so far, and lets go of the configuration that they were written with.
     pub(crate) fn flush(&mut self) {
+        self.named = Named::default();
         let Some(sender) = &self.log.sender else {
             return;
         };
@@ -197,7 +247,14 @@ struct Line<'a> {
 }
 
 /// Inlined, so that the length of each key is known and its copy is a few stores.
-impl Line<'_> {
+impl<'a> Line<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        Self {
+            out,
+            number: itoa::Buffer::new(),
+        }
+    }
+
     #[inline(always)]
     fn number(&mut self, key: &str, value: u64) {
         self.out.extend_from_slice(key.as_bytes());
@@ -222,15 +279,12 @@ impl Line<'_> {
 }
 
 /// Keys are given with their punctuation, so that each part is one copy.
-fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
+fn write_line(exchange: &Exchange, named: &[u8], out: &mut Vec<u8>) {
     let x = exchange;
     let t = &x.timings;
     out.extend_from_slice(b"{\"ts\":\"");
     clock::write_stamp(t.ended, out);
-    let mut line = Line {
-        out,
-        number: itoa::Buffer::new(),
-    };
+    let mut line = Line::new(out);
     // An id is checked when it is taken over, method and target when the head is read.
     line.plain("\",\"id\":\"", &x.id);
     if let Some(trace) = x.head.get("traceparent").and_then(trace_id) {
@@ -240,15 +294,7 @@ fn write_line(exchange: &Exchange, out: &mut Vec<u8>) {
     let path = x.head.path();
     line.plain(",\"path\":\"", path.get(..256).unwrap_or(path));
     line.number(",\"status\":", u64::from(x.response.status));
-    if let Some(rule) = &x.rule {
-        line.text(",\"route\":\"", rule.route.name.as_bytes());
-    }
-    if let Some(pool) = &x.pool {
-        line.text(",\"pool\":\"", pool.name().as_bytes());
-    }
-    if !x.model.is_empty() {
-        line.text(",\"model\":\"", truncated(x.model.as_bytes(), 128));
-    }
+    line.out.extend_from_slice(named);
     if let Some(attempt) = x.attempts.last() {
         line.text(",\"endpoint\":\"", attempt.name.as_bytes());
         line.number(",\"attempts\":", x.attempts.len() as u64);

@@ -39,16 +39,18 @@ struct List<'a> {
     data: Vec<Model<'a>>,
 }
 
-/// Answers `GET /v1/models` with all models of all pools. `false`: it was something else.
+/// Whether the request is for the list of models, `GET /v1/models`.
+pub(crate) fn is_models_list(live: &Live, x: &Exchange) -> bool {
+    x.head.method() == "GET" && x.head.path() == "/v1/models" && live.has_pools()
+}
+
+/// Answers with all models of all pools.
 pub(crate) async fn models_list(
     shared: &Shared,
     live: &Live,
     client: &mut Client,
     x: &mut Exchange,
-) -> Result<bool, Failure> {
-    if x.head.method() != "GET" || x.head.path() != "/v1/models" || !live.has_pools() {
-        return Ok(false);
-    }
+) -> Result<(), Failure> {
     let names = live.model_names();
     let data = names
         .iter()
@@ -78,6 +80,5 @@ pub(crate) async fn models_list(
     x.response.bytes = body.len() as u64;
     client.offer(&out, b"").await?;
     drop(out);
-    client.flush(&shared.limits).await?;
-    Ok(true)
+    client.flush(&shared.limits).await
 }

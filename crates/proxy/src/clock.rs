@@ -14,7 +14,8 @@ static START: LazyLock<(Instant, jiff::Timestamp)> =
 
 /// Time since the process first asked for it.
 pub(crate) fn now() -> Micros {
-    let now = START.0.elapsed().as_micros() as u64;
+    let elapsed = START.0.elapsed();
+    let now = elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros());
     LATEST.set(now);
     Micros(now)
 }

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::listener::client::Client;
 use crate::live::Shared;
 use crate::memory::ACCOUNT;
-use crate::pool::decisions::{self, Record};
+use crate::pool::decisions::{Ended, New};
 use crate::pool::lease::{Lease, Waiting};
 use crate::pool::{Endpoint, Pool, Seen, Step};
 use crate::relay::{self, Way};
@@ -91,21 +91,20 @@ pub(crate) async fn forward(
         .resolve(&x.model, x.objective.as_deref(), x.trusted);
     let priority = resolved.priority;
     chain(x);
-    let mut held = Held::default();
-    pool.held(&x.chain, &mut held);
     let targets = drawn(resolved.targets, local.draw());
     let mut sending = Sending {
         local,
         limits: &shared.limits,
         pool,
         seen: &seen,
-        held,
+        held: Held::default(),
         priority,
         due: timeouts.request.map(|within| x.timings.started + within),
         timeouts,
         granted: Cell::new(false),
         picked: None,
     };
+    pool.held(&x.chain, &mut sending.held);
     if x.asks_picker {
         sending.picked = Box::pin(external::ask(&sending, client, x)).await?;
     }
@@ -171,12 +170,12 @@ fn drawn(targets: &[Target], draw: u64) -> &[Target] {
 }
 
 /// Waits for this request's turn.
-async fn pick(
-    sending: &mut Sending<'_>,
+async fn pick<'p>(
+    sending: &mut Sending<'p>,
     client: &mut Client,
     x: &mut Exchange,
     targets: &[Target],
-) -> Result<(Lease, Decision), Failure> {
+) -> Result<(Lease<'p>, Decision), Failure> {
     let exclude = if x.attempts.is_empty() {
         Vec::new()
     } else {
@@ -221,7 +220,11 @@ async fn pick(
     }
 }
 
-async fn wait(client: &mut Client, mut waiting: Waiting, limits: &Limits) -> Result<Step, Failure> {
+async fn wait<'p>(
+    client: &mut Client,
+    mut waiting: Waiting<'p>,
+    limits: &Limits,
+) -> Result<Step<'p>, Failure> {
     poll_fn(|cx| {
         if let Poll::Ready(step) = waiting.poll(cx) {
             return Poll::Ready(Ok(step));
@@ -247,7 +250,7 @@ async fn one(
     sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
-    (mut lease, decision, targets): (Lease, Decision, &[Target]),
+    (mut lease, decision, targets): (Lease<'_>, Decision, &[Target]),
 ) -> Result<(), Failure> {
     let Some(endpoint) = lease.take_endpoint() else {
         let message = "the chosen endpoint has just left the pool";
@@ -281,7 +284,7 @@ async fn answered(
     sending: &Sending<'_>,
     client: &mut Client,
     x: &mut Exchange,
-    (lease, endpoint, target): (&mut Lease, &Endpoint, Option<&str>),
+    (lease, endpoint, target): (&mut Lease<'_>, &Endpoint, Option<&str>),
 ) -> Result<(), Failure> {
     let (mut upstream, begun) = attempt::attempt(sending, client, x, endpoint, target).await?;
     let status = begun.reply.status();
@@ -302,7 +305,7 @@ async fn answered(
     };
     let finished = relay::finish(client, x, way, begun).await;
     let reply = finished.inspect_err(|failure| upstream.distrust(failure.cause))?;
-    if reply.reusable() && !endpoint.stop.is_cancelled() {
+    if reply.reusable() && !endpoint.has_left() {
         upstream.keep(endpoint, sending.local, sending.limits);
     }
     relay::spares::keep(reply);
@@ -375,24 +378,27 @@ fn remember(
     let retried = failure.is_some_and(|failure| failure.cause.row().retry != Retry::Never);
     let now = clock::coarse();
     let started = x.attempts.last().map_or(now, |attempt| attempt.started);
-    let [id, model] = decisions::texts([&x.id, &x.model]);
-    pool.decisions.push(Record {
-        decision: x.decision,
-        id,
-        unix_ms: clock::unix_millis(started),
-        pool: pool.name().clone(),
-        model,
-        attempt: x.attempts.len() as u32,
-        endpoint: endpoint.name.clone(),
-        status: if retried && !x.response.is_bound() {
-            0
-        } else {
-            x.response.status
+    let response = &x.response;
+    let status = if retried && !response.is_bound() {
+        0
+    } else {
+        response.status
+    };
+    pool.decisions.push(New {
+        ended: Ended {
+            decision: x.decision,
+            unix_ms: clock::unix_millis(started),
+            attempt: x.attempts.len() as u32,
+            status,
+            error: failure.map(|failure| failure.cause.row().code),
+            queued_us: x.timings.queued_us,
+            first_token_us: x.timings.first_token.0.saturating_sub(x.timings.sent.0),
+            duration_us: now.0.saturating_sub(x.timings.started.0),
         },
-        error: failure.map(|failure| failure.cause.row().code),
-        queued_us: x.timings.queued_us,
-        first_token_us: x.timings.first_token.0.saturating_sub(x.timings.sent.0),
-        duration_us: now.0.saturating_sub(x.timings.started.0),
+        id: &x.id,
+        model: &x.model,
+        pool: pool.name(),
+        endpoint: &endpoint.name,
         table,
     });
 }

@@ -12,7 +12,8 @@
 //! at most [`MOST_SLACK`] each.
 //!
 //! Not in the account is what a worker keeps to use again, however many clients there are: spare
-//! write buffers of 512 KiB together and two of 256 KiB, 96 heads of responses of 4 KiB.
+//! write buffers of 512 KiB together and two of 256 KiB, 96 heads of responses of 4 KiB, as many as 64
+//! in replies, and the inputs of 64 decisions.
 
 use crate::failure::{Cause, Failure, Phase};
 use crate::live::Live;

@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use config::{AppProtocol, ObjectName};
 use decisions::Decisions;
 use indexmap::IndexMap;
-use lease::{Lease, Waiting};
+use lease::{Lease, Lent, Waiting};
 use parking_lot::{Mutex, RwLock};
 use picker::{
     Arrival, Ask, Decision, EndpointId, Held, MemberSpec, Overview, PoolSpec, PrefixIndex,
@@ -30,7 +30,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,20 @@ pub(crate) struct Endpoint {
     pub(crate) reach: reach::Reach,
     /// Cancelled when the member leaves: ends its telemetry.
     pub(crate) stop: CancellationToken,
+    /// Set then: cheaper to read.
+    left: AtomicBool,
+}
+
+impl Endpoint {
+    /// It is not to be used again.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
 }
 
 /// How endpoints of a pool are spoken to.
@@ -182,9 +196,9 @@ pub(crate) fn share_indexes<S>(pools: &IndexMap<ObjectName, Arc<Pool>, S>) {
 
 /// What `arrive` said, with what it takes to go on.
 #[derive(Debug)]
-pub(crate) enum Step {
-    Go(Lease, Decision),
-    Wait(Waiting),
+pub(crate) enum Step<'p> {
+    Go(Lease<'p>, Decision),
+    Wait(Waiting<'p>),
     Refuse(Why),
 }
 
@@ -281,7 +295,7 @@ impl Pool {
         let mut endpoints = FxHashMap::clone(&self.seen.load().endpoints);
         for id in &synced.removed {
             if let Some(gone) = endpoints.remove(id) {
-                gone.stop.cancel();
+                gone.leave();
             }
         }
         let mut added = Vec::new();
@@ -298,6 +312,7 @@ impl Pool {
                 announced: models::Announced::default(),
                 reach: reach::Reach::default(),
                 stop: CancellationToken::new(),
+                left: AtomicBool::new(false),
             });
             endpoints.insert(*id, endpoint.clone());
             added.push(endpoint);
@@ -358,14 +373,19 @@ impl Pool {
 
     /// Asks for an endpoint. A long list of members is narrowed first, without the lock; pick and
     /// reservation are one step under it. `seen` is the pool as the request found it.
-    pub(crate) fn arrive(self: &Arc<Self>, ask: &Ask<'_>, seen: &Seen) -> Step {
+    pub(crate) fn arrive<'p>(self: &'p Arc<Self>, ask: &Ask<'_>, seen: &'p Seen) -> Step<'p> {
         SHORTLIST.with_borrow_mut(|list| {
             self.overview.narrow(clock::coarse(), ask, list);
             self.arrive_among(ask, list, seen)
         })
     }
 
-    fn arrive_among(self: &Arc<Self>, ask: &Ask<'_>, list: &Shortlist, seen: &Seen) -> Step {
+    fn arrive_among<'p>(
+        self: &'p Arc<Self>,
+        ask: &Ask<'_>,
+        list: &Shortlist,
+        seen: &'p Seen,
+    ) -> Step<'p> {
         let record = decisions::spare();
         let now = clock::coarse();
         let mut state = self.state.lock();
@@ -375,22 +395,26 @@ impl Pool {
         match state.arrive_among(now, ask, list) {
             // Looked up before the lock is released: it may leave at once.
             Arrival::Go(decision) => {
-                let known = seen.endpoint(decision.winner).cloned();
-                let endpoint = known.or_else(|| self.endpoint(decision.winner));
+                let known = seen.endpoint(decision.winner).map(Lent::Borrowed);
+                let endpoint = known.or_else(|| self.endpoint(decision.winner).map(Lent::Own));
                 self.go(decision, endpoint)
             }
             Arrival::Wait(ticket) => {
                 // Registered before the lock is released: a wake may come at once.
                 let (sender, receiver) = oneshot::channel();
                 self.waiting.lock().insert(ticket, sender);
-                Step::Wait(Waiting::new(self.clone(), ticket, receiver))
+                Step::Wait(Waiting::new(self, ticket, receiver))
             }
             Arrival::Refuse(why) => Step::Refuse(why),
         }
     }
 
-    fn go(self: &Arc<Self>, decision: Decision, endpoint: Option<Arc<Endpoint>>) -> Step {
-        let lease = Lease::new(self.clone(), decision.reservation, endpoint);
+    fn go<'p>(
+        self: &'p Arc<Self>,
+        decision: Decision,
+        endpoint: Option<Lent<'p, Endpoint>>,
+    ) -> Step<'p> {
+        let lease = Lease::new(self, decision.reservation, endpoint);
         Step::Go(lease, decision)
     }
 

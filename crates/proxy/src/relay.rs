@@ -174,7 +174,7 @@ pub(crate) async fn begin(
 ) -> Result<Begun, Failure> {
     let mut reply = spares::reply(x, limits);
     let mut partial = OutBuffer::empty();
-    let mut ready = OutBuffer::take();
+    let mut ready = OutBuffer::empty();
     let mut held = Charge::none(Use::Undecided);
     let mut received = false;
     let mut opened = false;
@@ -208,6 +208,7 @@ pub(crate) async fn begin(
         }
         received = true;
         if reply.has_head() {
+            ready.have();
             reply.take(scratch.get(..count).unwrap_or_default(), &mut ready)?;
         } else if let Some(raw) =
             first_bytes(&mut reply, &mut partial, &mut ready, (scratch, count))?
@@ -269,6 +270,7 @@ fn first_bytes(
                 Ok(Some((scratch, start..start + used)))
             }
             Some(start) => {
+                ready.have();
                 reply.take(bytes.get(start..).unwrap_or_default(), ready)?;
                 Ok(None)
             }
@@ -281,6 +283,7 @@ fn first_bytes(
     partial.extend_from_slice(bytes);
     if let Some(start) = reply.parse_head(partial)? {
         let held = std::mem::replace(partial, OutBuffer::empty());
+        ready.have();
         reply.take(held.get(start..).unwrap_or_default(), ready)?;
     }
     Ok(None)
@@ -289,15 +292,15 @@ fn first_bytes(
 /// What a relay needs besides the client: where bytes come from, whom to tell of the first token,
 /// and when it must be over.
 #[derive(Debug)]
-pub(crate) struct Way<'a> {
+pub(crate) struct Way<'a, 'p> {
     pub(crate) upstream: &'a mut Upstream,
-    pub(crate) lease: &'a mut Lease,
+    pub(crate) lease: &'a mut Lease<'p>,
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) limits: &'a Limits,
     pub(crate) due: Option<Micros>,
 }
 
-impl Way<'_> {
+impl Way<'_, '_> {
     /// Whether the client can be told of trailers and some may come. What has a length is known to
     /// be whole before they do.
     fn awaits_trailers(&self, client: &Client) -> bool {
@@ -322,7 +325,7 @@ impl Way<'_> {
 pub(crate) async fn finish(
     client: &mut Client,
     x: &mut Exchange,
-    mut way: Way<'_>,
+    mut way: Way<'_, '_>,
     begun: Begun,
 ) -> Result<Box<Reply>, Failure> {
     let Begun {
@@ -358,7 +361,10 @@ pub(crate) async fn finish(
     } else if sent.is_ok() {
         // No retry any more: the request's memory goes back while the stream runs.
         x.body.release();
-        (reply, sent) = stream(client, x, &mut way, reply).await;
+        let is_over = reply.is_passed() && client.has_all() && x.picking.is_none();
+        if !is_over {
+            (reply, sent) = stream(client, x, &mut way, reply).await;
+        }
     }
     if !reply.switches() {
         reply.record(x);
@@ -367,7 +373,11 @@ pub(crate) async fn finish(
 }
 
 /// The connection becomes another protocol's; it ends with it.
-async fn switched(client: &mut Client, x: &mut Exchange, way: &mut Way<'_>) -> Result<(), Failure> {
+async fn switched(
+    client: &mut Client,
+    x: &mut Exchange,
+    way: &mut Way<'_, '_>,
+) -> Result<(), Failure> {
     client.flush(way.limits).await?;
     x.body.release();
     let Wire::H1(server) = &mut way.upstream.wire else {

@@ -13,6 +13,7 @@ use crate::headers;
 use crate::listener::client::Client;
 use crate::live::{Live, Shared};
 use crate::policies;
+use crate::pool::Pool;
 use crate::relay;
 use crate::route;
 use crate::tunnel;
@@ -34,8 +35,7 @@ pub(crate) async fn serve(
     x.keep_alive = x.head.keep_alive() && !client.is_draining();
     x.explain = shared.explain;
     x.upgrades = !x.unframed && x.head.upgrade().is_some_and(tunnel::passes);
-    let live = local.live();
-    if let Err(failure) = stages(local, shared, live, client, x).await {
+    if let Err(failure) = stages(local, shared, client, x).await {
         fail(shared, client, x, failure).await;
     }
     record(local, x);
@@ -45,23 +45,52 @@ pub(crate) async fn serve(
 async fn stages(
     local: &Local,
     shared: &Arc<Shared>,
-    live: Arc<Live>,
     client: &mut Client,
     x: &mut Exchange,
 ) -> Result<(), Failure> {
     headers::admit(local, x);
     understand(x)?;
-    if answer::models_list(shared, &live, client, x).await? {
-        return Ok(());
+    // Only this looks at the configuration, which is not held beyond it: a stream may last for
+    // hours, and holds its rule and its pool.
+    let onward = local.with_live(|live| onward(live, (local, shared), x))?;
+    match onward {
+        Onward::Models => answer::models_list(shared, &local.live(), client, x).await,
+        Onward::Answer(answer) => answer::short(client, x, &answer).await,
+        Onward::Pool(pool) => {
+            let served = forward::forward(local, shared, client, x, &pool).await;
+            x.pool = Some(pool);
+            served
+        }
     }
-    let rule = route::find(&live, x)?;
+}
+
+/// Who answers a request.
+enum Onward {
+    /// The gateway, with the list of models.
+    Models,
+    /// A filter.
+    Answer(policies::Answer),
+    /// An endpoint of a pool.
+    Pool(Arc<Pool>),
+}
+
+/// Routes the request and applies the filters.
+fn onward(
+    live: &Live,
+    (local, shared): (&Local, &Arc<Shared>),
+    x: &mut Exchange,
+) -> Result<Onward, Failure> {
+    if answer::is_models_list(live, x) {
+        return Ok(Onward::Models);
+    }
+    let rule = route::find(live, x)?;
     let place = policies::Place {
         local,
         shared,
-        live: &live,
+        live,
     };
     if let Some(answer) = policies::request(&rule.filters, x, place) {
-        return answer::short(client, x, &answer).await;
+        return Ok(Onward::Answer(answer));
     }
     if let Some(fault) = &rule.fault {
         return Err(Failure::new(
@@ -80,7 +109,7 @@ async fn stages(
         .position(|one| std::ptr::eq(one, backend));
     x.backend = position.unwrap_or_default();
     if let Some(answer) = policies::request(&backend.filters, x, place) {
-        return answer::short(client, x, &answer).await;
+        return Ok(Onward::Answer(answer));
     }
     if let Target::Pool(pool) = &backend.target {
         x.asks_picker &= matches!(pool.picker_kind, PickerKind::External(_));
@@ -90,18 +119,15 @@ async fn stages(
     } else {
         x.asks_picker = false;
     }
-    let Some(pool) = live.backend(&backend.target) else {
-        let message = match &backend.target {
-            Target::Invalid { reason } => reason,
-            _ => "the backend of this rule does not exist any more",
-        };
-        return Err(Failure::new(Phase::Route, Cause::InvalidBackend, message));
-    };
-    // A stream may last for hours: it holds its rule and its pool, not the whole configuration.
-    drop(live);
-    let served = forward::forward(local, shared, client, x, &pool).await;
-    x.pool = Some(pool);
-    served
+    live.backend(&backend.target)
+        .map(Onward::Pool)
+        .ok_or_else(|| {
+            let message = match &backend.target {
+                Target::Invalid { reason } => reason,
+                _ => "the backend of this rule does not exist any more",
+            };
+            Failure::new(Phase::Route, Cause::InvalidBackend, message)
+        })
 }
 
 /// Reads from the body what routing and picking need, without changing it.

@@ -8,14 +8,15 @@ mod direct;
 use crate::worker::{OutBuffer, Scratch};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 /// Up to so many bytes, head and body are copied together: the copy costs less than what a vectored
 /// write costs beyond a plain one.
-const TOGETHER_BYTES: usize = 4 << 10;
+pub(crate) const TOGETHER_BYTES: usize = 4 << 10;
 
 /// A connection's socket.
 #[derive(Debug)]
@@ -36,11 +37,10 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(Scratch, usize)>> {
-        let mut scratch = Scratch::take();
         if let Self::Tcp(stream) = self {
-            let count = ready!(direct::poll_read(stream, cx, &mut scratch))?;
-            return Poll::Ready(Ok((scratch, count)));
+            return direct::poll_scratch(stream, cx);
         }
+        let mut scratch = Scratch::take();
         let mut buffer = ReadBuf::new(&mut scratch);
         ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
@@ -99,18 +99,25 @@ impl Socket {
     /// Whether nothing has happened on an idle connection: no close, no bytes. Costs no system
     /// call: the runtime already knows.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.poll_news(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
+        // Nothing is read: it is asked only whether something could be.
+        self.tcp()
+            .is_some_and(|tcp| tcp.try_io(Interest::READABLE, || Ok(())).is_err())
     }
 
     /// Ready when there is something to read, or the end.
     pub(crate) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let tcp = match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Lent => return Poll::Ready(()),
-        };
-        tcp.poll_read_ready(cx).map(|_| ())
+        match self.tcp() {
+            Some(tcp) => tcp.poll_read_ready(cx).map(|_| ()),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Lent => None,
+        }
     }
 
     pub(crate) fn is_plain(&self) -> bool {

@@ -11,7 +11,7 @@ pub(crate) mod idle;
 use crate::failure::{Cause, Failure};
 use crate::limits::Limits;
 use crate::pool::Endpoint;
-use crate::socket::Socket;
+use crate::socket::{Socket, TOGETHER_BYTES};
 use crate::worker::{Local, Scratch, no_delay};
 use std::io;
 use std::task::{Context, Poll};
@@ -86,6 +86,11 @@ impl Upstream {
             Wire::H1(socket) => socket.poll_write_two(cx, parts, done),
             Wire::H2(stream) => stream.poll_send(cx, parts, done),
         }
+    }
+
+    /// Whether a request of so many bytes is better written as one piece.
+    pub(crate) fn joins(&self, bytes: usize) -> bool {
+        matches!(self.wire, Wire::H1(_)) && bytes <= TOGETHER_BYTES
     }
 
     /// The endpoint fell silent: no further requests over a connection that they would share.

@@ -166,6 +166,13 @@ impl OutBuffer {
         Self(Vec::new())
     }
 
+    /// Has memory from here on, if it had none.
+    pub(crate) fn have(&mut self) {
+        if self.0.capacity() == 0 {
+            *self = Self::take();
+        }
+    }
+
     /// Makes room for `more` bytes. A buffer that becomes large moves to pages of its own, with
     /// room for `most` bytes, so that it never moves again.
     pub(crate) fn make_room(&mut self, more: usize, most: usize) {
@@ -372,6 +379,11 @@ impl Local {
     /// The current configuration, without touching a shared counter when it has not changed.
     pub(crate) fn live(&self) -> Arc<Live> {
         self.live.borrow_mut().load().clone()
+    }
+
+    /// Looks at the current configuration without holding it; `look` may not ask for it again.
+    pub(crate) fn with_live<T>(&self, look: impl FnOnce(&Live) -> T) -> T {
+        look(self.live.borrow_mut().load())
     }
 
     /// The next pseudo-random draw of this worker (SplitMix64): for weights and identifiers.

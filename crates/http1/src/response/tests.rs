@@ -222,6 +222,71 @@ fn writes_edits_over_what_was_received() {
     assert_eq!((head.status(), head.fields().count()), (0, 0));
 }
 
+/// What a head looks like from outside.
+fn seen(head: &ResponseHead) -> String {
+    let mut out = Vec::new();
+    if head.status() > 0 {
+        head.write(head.framing(), head.keep_alive(), &mut out);
+    }
+    let told = (head.status(), head.reason(), head.version_minor());
+    let body = (
+        head.framing(),
+        head.keep_alive(),
+        head.is_event_stream(),
+        head.is_json(),
+    );
+    let fields: Vec<_> = head.fields().collect();
+    format!("{told:?} {body:?} {fields:?} {}", show(&out))
+}
+
+#[test]
+fn a_head_is_read_as_if_none_had_come_before() {
+    let head = |status: &str, length: &str, more: &str| {
+        format!("HTTP/1.1 {status}\r\nx-a: 1\r\nContent-Length:{length}\r\n{more}\r\n").into_bytes()
+    };
+    let mut inputs = Vec::new();
+    for status in ["200 OK", "200 No", "204 ", "304 Not", "500 OK"] {
+        for length in [
+            " 17",
+            " 18",
+            "017",
+            " 0",
+            " 5",
+            " 00",
+            " 1x",
+            "999",
+            " 99999999999999999999",
+        ] {
+            for more in [
+                "",
+                "content-type: text/event-stream\r\n",
+                "connection: x-a\r\n",
+            ] {
+                inputs.push(head(status, length, more));
+            }
+        }
+    }
+    inputs.push(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec());
+    inputs.push(b"HTTP/1.1 200 OK\r\n\r\n".to_vec());
+    let mut one = ResponseHead::new();
+    for (input, was_head) in inputs
+        .iter()
+        .flat_map(|input| [(input, false), (input, true)])
+    {
+        for other in &inputs {
+            let _ = one.parse(other, was_head, &LIMITS);
+            one.set("x-a", b"2");
+            one.set("x-b", b"2");
+            let mut alone = ResponseHead::new();
+            let parsed = alone.parse(input, was_head, &LIMITS);
+            assert_eq!(one.parse(input, was_head, &LIMITS), parsed);
+            assert_eq!(seen(&one), seen(&alone), "{}", show(other));
+            one.clear();
+            assert_eq!(seen(&one), seen(&ResponseHead::new()));
+        }
+    }
+}
+
 const LIMITS: Limits = Limits {
     head_bytes: 32 << 10,
     fields: 100,

@@ -63,6 +63,29 @@ fn reads_the_usage_of_each_dialect() {
 }
 
 #[test]
+fn the_usual_spelling_is_read_as_any_other() {
+    let details = r#""prompt_tokens_details""#;
+    let cases = [
+        r#"{"prompt_tokens":200,"total_tokens":300,"completion_tokens":100}"#.to_owned(),
+        r#"{"prompt_tokens": 200, "completion_tokens": null, "total_tokens":1}"#.to_owned(),
+        format!(r#"{{"prompt_tokens":7,{details}:{{"cached_tokens":128}}}},"x":1}}"#),
+        format!(r#"{{"prompt_tokens":7,{details}:{{"audio_tokens":1,"cached_tokens":128}}}}"#),
+        format!(r#"{{{details}:null,"output_tokens":99999999999,"input_tokens":0}} "#),
+        format!(r#"{{{details}:{{"cached_tokens":1}},"prompt_tokens":1,"prompt_tokens":2.5}}"#),
+        r#"{"prompt_tokens":1,"prompt_tokens":2,"completion_tokens":3,}"#.to_owned(),
+        r#"{"prompt_tokens":12"#.to_owned(),
+        r#"{"completion_tokens":,"prompt_tokens":1}"#.to_owned(),
+        r#"{"completion_tokens":3,"later":{"prompt_tokens":1}}"#.to_owned(),
+        "{}".to_owned(),
+    ];
+    for text in cases {
+        let (mut counts, mut all) = (Counts::default(), Counts::default());
+        let (end, all_end) = (counts.read(text.as_bytes()), all.read_any(text.as_bytes()));
+        assert_eq!((counts, end), (all, all_end), "{text}");
+    }
+}
+
+#[test]
 fn keeps_a_bounded_part_of_a_body() {
     let mut scan = BodyScan::new();
     scan.feed(br#"{"usage":{"prompt_tokens":3,"x":""#);

@@ -40,7 +40,7 @@ impl Address {
 
 impl Drop for Address {
     fn drop(&mut self) {
-        self.endpoint.stop.cancel();
+        self.endpoint.leave();
     }
 }
 

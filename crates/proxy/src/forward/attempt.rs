@@ -146,16 +146,13 @@ async fn send(
         }
         _ => x.body.bytes(),
     };
-    let framing = match x.head.framing() {
-        Framing::None => Framing::None,
-        _ => Framing::Length(body.len() as u64),
+    write_head(x, body.len(), &mut head);
+    let body = if upstream.joins(head.len() + body.len()) {
+        head.extend_from_slice(body);
+        b""
+    } else {
+        body
     };
-    x.head.write(framing, &mut head);
-    if x.upgrades
-        && let Some(protocol) = x.head.upgrade()
-    {
-        tunnel::ask(protocol.as_bytes(), &mut head);
-    }
     let mut done = 0;
     turns::after_others().await;
     client.set_deadline(Some(clock::coarse() + limits.write_stall));
@@ -180,6 +177,20 @@ async fn send(
     x.timings.sent = clock::now();
     drop((spliced, copied, untaken));
     written
+}
+
+/// Writes the head of a request with a body of so many bytes.
+fn write_head(x: &Exchange, body_bytes: usize, head: &mut Vec<u8>) {
+    let framing = match x.head.framing() {
+        Framing::None => Framing::None,
+        _ => Framing::Length(body_bytes as u64),
+    };
+    x.head.write(framing, head);
+    if x.upgrades
+        && let Some(protocol) = x.head.upgrade()
+    {
+        tunnel::ask(protocol.as_bytes(), head);
+    }
 }
 
 fn write_failed(error: &std::io::Error) -> Failure {

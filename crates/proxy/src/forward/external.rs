@@ -163,12 +163,12 @@ fn subset(pool: &Pool, subsets: Subsets) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// Nobody is left: the last failure, if there was a try.
-pub(super) fn next(
-    pool: &std::sync::Arc<Pool>,
+pub(super) fn next<'p>(
+    pool: &'p std::sync::Arc<Pool>,
     x: &Exchange,
     ask: &Ask<'_>,
     picked: &mut Picked,
-) -> Result<(Lease, Decision), Failure> {
+) -> Result<(Lease<'p>, Decision), Failure> {
     while let Some(address) = picked.pop_front() {
         if let Some(booked) = pool.assign(ask, address) {
             return Ok(booked);

@@ -35,6 +35,14 @@ impl Client {
         }
     }
 
+    /// Whether the client has taken everything, and is told so of what has an end.
+    pub(crate) fn has_all(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.has_all(),
+            Self::H2(_) => false,
+        }
+    }
+
     /// Whether trailers can be said to it: those of HTTP/1.1 are for bodies in chunks only.
     pub(crate) fn takes_trailers(&self) -> bool {
         matches!(self, Self::H2(_))

@@ -389,9 +389,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the client has taken everything.
+    pub(crate) fn has_all(&self) -> bool {
+        self.unsent.is_empty() && !self.stream.owes_flush()
+    }
+
     /// Waits until the client has taken everything, at most `limits.write_stall` without progress.
     pub(crate) async fn flush(&mut self, limits: &Limits) -> Result<(), Failure> {
-        if self.unsent.is_empty() && !self.stream.owes_flush() {
+        if self.has_all() {
             return Ok(());
         }
         let unsent = std::mem::take(&mut self.unsent);

@@ -8,7 +8,7 @@ use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::live::Shared;
 use crate::memory::{Charge, Use};
-use crate::pool::lease::Lease;
+use crate::pool::lease::{Lease, Lent};
 use crate::pool::{Endpoint, Pool, Step};
 use crate::upstream::Upstream;
 use crate::worker::Local;
@@ -75,9 +75,11 @@ fn start(pool: &Arc<Pool>, x: &Exchange, place: Place<'_>) -> Option<()> {
     }
     let mut charge = Charge::none(Use::Bodies);
     charge.admit(body.len()).ok()?;
-    let Step::Go(mut lease, _) = pool.arrive(&ask(x), &pool.seen()) else {
+    let seen = pool.seen();
+    let Step::Go(lease, _) = pool.arrive(&ask(x), &seen) else {
         return None;
     };
+    let mut lease = lease.own();
     let endpoint = lease.take_endpoint()?;
     let mut head = Vec::new();
     let framing = match x.head.framing() {
@@ -120,7 +122,12 @@ fn ask(x: &Exchange) -> Ask<'_> {
     }
 }
 
-async fn deliver(duplicate: Duplicate, shared: Arc<Shared>, lease: Lease, endpoint: Arc<Endpoint>) {
+async fn deliver(
+    duplicate: Duplicate,
+    shared: Arc<Shared>,
+    lease: Lease<'static>,
+    endpoint: Lent<'static, Endpoint>,
+) {
     let sending = exchange(&duplicate, &shared.limits, &endpoint);
     let done = tokio::select! {
         done = tokio::time::timeout(MOST_TIME, sending) => done,

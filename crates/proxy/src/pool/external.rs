@@ -1,6 +1,6 @@
 //! The external endpoint picker that a pool names, and the pool as such a picker sees it.
 
-use super::lease::Lease;
+use super::lease::{Lease, Lent};
 use super::{Endpoint, Pool, Resolved, Tls, Transport, reach};
 use crate::clock;
 use crate::ext_proc::{Picker, addresses};
@@ -13,7 +13,7 @@ use picker::{Ask, Decision, EndpointId, Subsets};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +58,7 @@ impl Endpoint {
             announced: super::models::Announced::default(),
             reach: reach::Reach::default(),
             stop: CancellationToken::new(),
+            left: AtomicBool::new(false),
         }
     }
 }
@@ -127,7 +128,7 @@ impl Pool {
         self: &Arc<Self>,
         ask: &Ask<'_>,
         address: SocketAddr,
-    ) -> Option<(Lease, Decision)> {
+    ) -> Option<(Lease<'_>, Decision)> {
         let mut endpoint = self.member_at(address)?;
         let mut state = self.state.lock();
         let mut decision = state.assign(clock::now(), ask, endpoint.id);
@@ -138,7 +139,7 @@ impl Pool {
         }
         drop(state);
         let decision = decision?;
-        let lease = Lease::new(self.clone(), decision.reservation, Some(endpoint));
+        let lease = Lease::new(self, decision.reservation, Some(Lent::Own(endpoint)));
         Some((lease, decision))
     }
 }

@@ -7,18 +7,45 @@
 use super::{Endpoint, Pool, Step};
 use crate::clock;
 use picker::{Arrival, Outcome, Reservation, Ticket};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 /// A reservation that has not been settled.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    pool: Arc<Pool>,
+pub(crate) struct Lease<'p> {
+    pool: Lent<'p, Pool>,
     reservation: Option<Reservation>,
     /// Where it is; `None` once it was taken, or when it left while its request waited.
-    endpoint: Option<Arc<Endpoint>>,
+    endpoint: Option<Lent<'p, Endpoint>>,
     shrunk: bool,
+}
+
+/// Something shared that is borrowed from a request, or had for itself.
+#[derive(Debug)]
+pub(crate) enum Lent<'p, T> {
+    Borrowed(&'p Arc<T>),
+    Own(Arc<T>),
+}
+
+impl<T> Lent<'_, T> {
+    fn own(&self) -> Arc<T> {
+        match self {
+            Self::Borrowed(one) => Arc::clone(one),
+            Self::Own(one) => one.clone(),
+        }
+    }
+}
+
+impl<T> Deref for Lent<'_, T> {
+    type Target = Arc<T>;
+    fn deref(&self) -> &Arc<T> {
+        match self {
+            Self::Borrowed(one) => one,
+            Self::Own(one) => one,
+        }
+    }
 }
 
 /// An outcome of a request that nobody waits for any more.
@@ -31,22 +58,32 @@ pub(crate) fn cancelled() -> Outcome {
     }
 }
 
-impl Lease {
+impl<'p> Lease<'p> {
     pub(super) fn new(
-        pool: Arc<Pool>,
+        pool: &'p Arc<Pool>,
         reservation: Reservation,
-        endpoint: Option<Arc<Endpoint>>,
+        endpoint: Option<Lent<'p, Endpoint>>,
     ) -> Self {
         Self {
-            pool,
+            pool: Lent::Borrowed(pool),
             reservation: Some(reservation),
             endpoint,
             shrunk: false,
         }
     }
 
+    /// The same lease, for longer than the request that asked for it.
+    pub(crate) fn own(mut self) -> Lease<'static> {
+        Lease {
+            pool: Lent::Own(self.pool.own()),
+            reservation: self.reservation.take(),
+            endpoint: self.endpoint.take().map(|one| Lent::Own(one.own())),
+            shrunk: self.shrunk,
+        }
+    }
+
     /// The endpoint, which nobody but the first who asks gets.
-    pub(crate) fn take_endpoint(&mut self) -> Option<Arc<Endpoint>> {
+    pub(crate) fn take_endpoint(&mut self) -> Option<Lent<'p, Endpoint>> {
         self.endpoint.take()
     }
 
@@ -71,7 +108,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
             let now = clock::now();
@@ -83,16 +120,16 @@ impl Drop for Lease {
 
 /// A place in the pool's queue; dropped, it is given up.
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    pool: Arc<Pool>,
+pub(crate) struct Waiting<'p> {
+    pool: &'p Arc<Pool>,
     ticket: Ticket,
     receiver: oneshot::Receiver<Arrival>,
     done: bool,
 }
 
-impl Waiting {
+impl<'p> Waiting<'p> {
     pub(super) fn new(
-        pool: Arc<Pool>,
+        pool: &'p Arc<Pool>,
         ticket: Ticket,
         receiver: oneshot::Receiver<Arrival>,
     ) -> Self {
@@ -105,12 +142,12 @@ impl Waiting {
     }
 
     /// Ready when it is this request's turn, or it is refused.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step<'p>> {
         let received = std::task::ready!(std::pin::Pin::new(&mut self.receiver).poll(cx));
         self.done = true;
         Poll::Ready(match received {
             Ok(Arrival::Go(decision)) => {
-                let endpoint = self.pool.endpoint(decision.winner);
+                let endpoint = self.pool.endpoint(decision.winner).map(Lent::Own);
                 self.pool.go(decision, endpoint)
             }
             Ok(Arrival::Refuse(why)) => Step::Refuse(why),
@@ -119,7 +156,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.done {
             return;
@@ -128,7 +165,7 @@ impl Drop for Waiting {
         match self.receiver.try_recv() {
             // The turn came at this very moment.
             Ok(Arrival::Go(decision)) => {
-                drop(Lease::new(self.pool.clone(), decision.reservation, None));
+                drop(Lease::new(self.pool, decision.reservation, None));
             }
             _ => {
                 let (now, ticket) = (clock::now(), self.ticket);
@@ -143,9 +180,13 @@ impl Drop for Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Resolved;
+    use super::super::{Resolved, Seen};
     use super::*;
     use picker::{Ask, EndpointId, Held, PoolSpec, Subsets};
+    use std::sync::OnceLock;
+
+    /// The endpoints have all come later.
+    static NOTHING_SEEN: OnceLock<Seen> = OnceLock::new();
 
     /// A pool of one server, which is saturated by one request.
     fn pool() -> (Arc<Pool>, EndpointId) {
@@ -164,7 +205,7 @@ mod tests {
         (pool, added[0].id)
     }
 
-    fn arrive(pool: &Arc<Pool>) -> Step {
+    fn arrive(pool: &Arc<Pool>) -> Step<'_> {
         let none = Held::default();
         let ask = Ask {
             model: "llama",
@@ -180,17 +221,17 @@ mod tests {
             is_retry: false,
             streams: true,
         };
-        pool.arrive(&ask, &pool.seen())
+        pool.arrive(&ask, NOTHING_SEEN.get_or_init(Seen::default))
     }
 
-    fn go(pool: &Arc<Pool>) -> Lease {
+    fn go(pool: &Arc<Pool>) -> Lease<'_> {
         match arrive(pool) {
             Step::Go(lease, _) => lease,
             other => panic!("{other:?}"),
         }
     }
 
-    fn wait(pool: &Arc<Pool>) -> Waiting {
+    fn wait(pool: &Arc<Pool>) -> Waiting<'_> {
         match arrive(pool) {
             Step::Wait(waiting) => waiting,
             other => panic!("{other:?}"),

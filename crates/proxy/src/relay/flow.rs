@@ -156,7 +156,7 @@ impl Flowed {
 /// Lets a stream flow until something else than bytes comes, or it is time to look.
 pub(super) async fn run(
     client: &mut Client,
-    way: &mut Way<'_>,
+    way: &mut Way<'_, '_>,
     reply: Box<Reply>,
     look_at: Micros,
 ) -> (Box<Reply>, Flowed) {

@@ -3,12 +3,13 @@
 //! Bodies that need no change pass with their framing, byte for byte (`passes_raw`). Event streams
 //! are framed anew, one chunk a read, so that a cut can be told at any event border.
 
+mod reuse;
 mod sending;
 
 use super::trailers::Trailers;
 use crate::exchange::Exchange;
 use crate::failure::{Cause, Failure, Phase};
-use crate::limits::Limits;
+use crate::memory::SHORT_HEAD_BYTES;
 use crate::worker;
 use http1::{BodyReader, Framing, Parsed, ResponseHead};
 use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
@@ -69,43 +70,6 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Lets go of what it holds.
-    pub(super) fn forget(&mut self) {
-        self.scan = Scan::Nothing;
-        self.rename = None;
-        self.asked_model = None;
-        self.doubtful = Vec::new();
-        self.trailers = Trailers::default();
-    }
-
-    pub(super) fn new(x: &Exchange, limits: &Limits) -> Self {
-        Self {
-            head: worker::take_response_head(),
-            limits: limits.http1,
-            reader: BodyReader::new(Framing::None, &limits.http1),
-            scan: Scan::Nothing,
-            rename: None,
-            api: x.api,
-            was_head: x.head.method() == "HEAD",
-            unframed: x.unframed,
-            upgrades: x.upgrades,
-            has_head: false,
-            status: 0,
-            came: Framing::None,
-            keeps: false,
-            whole: None,
-            begun: false,
-            framing: Outgoing::Raw,
-            extra: false,
-            cut: false,
-            ended: false,
-            sent: 0,
-            asked_model: x.renamed.then(|| x.model.clone()),
-            doubtful: Vec::new(),
-            trailers: Trailers::default(),
-        }
-    }
-
     pub(crate) fn has_head(&self) -> bool {
         self.has_head
     }
@@ -333,7 +297,10 @@ impl Reply {
             x.keep_alive = false;
             crate::tunnel::ask(self.head.get("upgrade").unwrap_or_default(), out);
         }
-        worker::keep_response_head(std::mem::replace(&mut self.head, ResponseHead::new()));
+        // A stream may go on for hours without it; an answer that is whole is over soon.
+        if !(self.reader.is_done() && self.head.held_bytes() <= SHORT_HEAD_BYTES) {
+            worker::keep_response_head(std::mem::replace(&mut self.head, ResponseHead::new()));
+        }
     }
 
     /// Goes on after a head that another endpoint's answer was begun with, if that is possible.
@@ -348,6 +315,11 @@ impl Reply {
     /// Whether the client has a whole number of events, and the last one is still to come.
     pub(crate) fn is_between_events(&self) -> bool {
         self.at_event_border() && self.doubtful.is_empty() && !self.has_end_mark()
+    }
+
+    /// Whether the client was given all of it as it came, so that nothing has to be said at its end.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.passes_raw() && self.is_done() && !self.is_stream()
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -15,13 +15,12 @@ thread_local! {
 
 /// A reply that has not begun, in memory of an earlier one.
 pub(super) fn reply(x: &Exchange, limits: &Limits) -> Box<Reply> {
-    let new = Reply::new(x, limits);
     match SPARES.with_borrow_mut(Vec::pop) {
         Some(mut spare) => {
-            *spare = new;
+            spare.begin(x, limits);
             spare
         }
-        None => Box::new(new),
+        None => Box::new(Reply::new(x, limits)),
     }
 }
 

@@ -16,7 +16,7 @@ use picker::Micros;
 pub(super) async fn stream(
     client: &mut Client,
     x: &mut Exchange,
-    way: &mut Way<'_>,
+    way: &mut Way<'_, '_>,
     mut reply: Box<Reply>,
 ) -> (Box<Reply>, Result<(), Failure>) {
     let mut wait = Wait::new();
@@ -77,7 +77,7 @@ impl Wait {
         }
     }
 
-    async fn begin(&mut self, client: &mut Client, way: &Way<'_>) -> Result<(), Failure> {
+    async fn begin(&mut self, client: &mut Client, way: &Way<'_, '_>) -> Result<(), Failure> {
         client.flush(way.limits).await?;
         let now = clock::coarse();
         if core::mem::take(&mut self.heard) {
@@ -95,7 +95,7 @@ impl Wait {
         &mut self,
         client: &mut Client,
         x: &Exchange,
-        way: &mut Way<'_>,
+        way: &mut Way<'_, '_>,
         mut reply: Box<Reply>,
     ) -> (Box<Reply>, Result<Option<Event>, Failure>) {
         if clock::coarse() >= self.due {
@@ -120,7 +120,7 @@ impl Wait {
         &mut self,
         client: &mut Client,
         x: &mut Exchange,
-        way: &mut Way<'_>,
+        way: &mut Way<'_, '_>,
         (reply, event): (&mut Reply, Event),
     ) -> Result<Step, Failure> {
         let limits = way.limits;
@@ -160,7 +160,7 @@ impl Wait {
 async fn end(
     client: &mut Client,
     x: &mut Exchange,
-    way: &mut Way<'_>,
+    way: &mut Way<'_, '_>,
     reply: &mut Reply,
 ) -> Result<(), Failure> {
     let limits = way.limits;

@@ -5,6 +5,7 @@
 //! costs. Readiness is the runtime's, and is cleared as the runtime's own calls do: after a call
 //! that took less than it could have, so that none is made that would end in EAGAIN.
 
+use crate::worker::Scratch;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io::{self, IoSlice};
@@ -12,18 +13,19 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-pub(super) fn poll_read(
+/// One read into a read buffer, which is taken when there is something to read.
+pub(super) fn poll_scratch(
     stream: &TcpStream,
     cx: &mut Context<'_>,
-    buffer: &mut [u8],
-) -> Poll<io::Result<usize>> {
-    let most = buffer.len();
+) -> Poll<io::Result<(Scratch, usize)>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
+        let mut buffer = Scratch::take();
+        let most = buffer.len();
         let read =
             || rustix::net::recv(stream, &mut *buffer, RecvFlags::empty()).map(|read| read.0);
         if let Some(result) = call(stream, Interest::READABLE, most, read) {
-            return Poll::Ready(result);
+            return Poll::Ready(result.map(|count| (buffer, count)));
         }
     }
 }

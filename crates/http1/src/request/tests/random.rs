@@ -73,6 +73,37 @@ fn end_to_end(head: &RequestHead) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+fn check_same(one: &RequestHead, other: &RequestHead) -> Result<(), TestCaseError> {
+    let line = |head: &RequestHead| {
+        let [method, target, path] = [head.method(), head.target(), head.path()].map(str::to_owned);
+        (
+            method,
+            target,
+            path,
+            head.query().map(str::to_owned),
+            head.version_minor(),
+        )
+    };
+    prop_assert_eq!(line(one), line(other));
+    let rest = |head: &RequestHead| {
+        let [host, upgrade] = [Some(head.host()), head.upgrade()].map(|it| it.map(str::to_owned));
+        let told = (head.keep_alive(), head.expects_continue(), head.framing());
+        (host, upgrade, told)
+    };
+    prop_assert_eq!(rest(one), rest(other));
+    prop_assert!(one.fields().eq(other.fields()));
+    for name in ["host", "x-a", "x-b", "content-type", "connection"] {
+        prop_assert_eq!(one.get(name), other.get(name));
+    }
+    if !one.method().is_empty() {
+        let mut written = [Vec::new(), Vec::new()];
+        one.write(one.framing(), &mut written[0]);
+        other.write(other.framing(), &mut written[1]);
+        prop_assert_eq!(&written[0], &written[1]);
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn reads_the_same_wherever_it_is_split(input in any_request(), more in ".{0,20}") {
@@ -86,6 +117,34 @@ proptest! {
         prop_assert_eq!(parsed, Ok(Parsed::Complete { head_bytes: input.len() }));
         prop_assert!(whole.fields().eq(head.fields()));
         prop_assert_eq!(whole.framing(), head.framing());
+    }
+
+    #[test]
+    fn a_head_is_read_as_if_none_had_come_before(
+        first in any_request(),
+        other in any_request(),
+        at in any::<prop::sample::Index>(),
+        byte in prop_oneof![any::<u8>(), prop::sample::select(b"0123456789\r\n \t:,".to_vec())],
+        edits in any::<bool>(),
+    ) {
+        let mut changed = first.clone();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        let mut head = RequestHead::new();
+        for input in [&first, &first, &changed, &changed, &first, &other, &first, &other, &other] {
+            let mut alone = RequestHead::new();
+            let parsed = alone.parse(input, &Limits::default());
+            prop_assert_eq!(head.parse(input, &Limits::default()), parsed);
+            check_same(&head, &alone)?;
+            if edits {
+                head.remove("x-a");
+                head.set("x-b", b"1");
+                head.set_target("/elsewhere?a=b");
+                head.set_host("elsewhere");
+            }
+            head.clear();
+            check_same(&head, &RequestHead::new())?;
+        }
     }
 
     #[test]

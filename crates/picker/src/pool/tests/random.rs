@@ -352,8 +352,14 @@ fn check_replays(decision: &Decision) {
         read.rows[read.winner as usize].candidate.endpoint,
         decision.winner
     );
-    let least = size_of::<Inputs>() + table.rows.len() * size_of::<Candidate>();
-    assert!(inputs.bytes() >= least);
+    let (candidates, targets) = (inputs.candidates.clone(), inputs.targets.clone());
+    let restored = Inputs::restored(
+        inputs.numbers(),
+        candidates,
+        targets,
+        &inputs.member_names(),
+    );
+    assert_eq!(restored, **inputs);
     for row in &table.rows {
         assert!(
             row.seconds
