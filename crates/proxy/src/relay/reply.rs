@@ -19,7 +19,7 @@ use llm::{Api, BodyScan, Ended, FirstEvent, ModelRename, StreamScan, Usage};
 enum Scan {
     Nothing,
     Body(BodyScan),
-    Stream(Box<StreamScan>),
+    Stream(StreamScan),
 }
 
 /// How the body is framed for the client.
@@ -32,18 +32,31 @@ enum Outgoing {
     Close,
 }
 
-/// A response and its progress.
+/// A response and its progress. In this order: what each piece of a stream needs lies together, since
+/// it has left the processor's caches when the piece comes.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Reply {
-    head: ResponseHead,
-    limits: http1::Limits,
     reader: BodyReader,
-    scan: Scan,
     rename: Option<Box<ModelRename>>,
-    api: Api,
-    was_head: bool,
+    framing: Outgoing,
+    /// Bytes came after the end of the response: the connection is not reused.
+    extra: bool,
+    cut: bool,
+    /// The last chunk went out with the last payload.
+    ended: bool,
     /// The client takes no chunks.
     unframed: bool,
+    /// Body bytes have been read.
+    begun: bool,
+    api: Api,
+    /// The end of an event stream so far that may turn out to be an end mark of no end.
+    doubtful: Vec<u8>,
+    sent: u64,
+    scan: Scan,
+    head: ResponseHead,
+    limits: http1::Limits,
+    was_head: bool,
     /// The client asked for another protocol.
     upgrades: bool,
     has_head: bool,
@@ -53,18 +66,7 @@ pub(crate) struct Reply {
     keeps: bool,
     /// Usage of a body that came whole.
     whole: Option<Usage>,
-    /// Body bytes have been read.
-    begun: bool,
-    framing: Outgoing,
-    /// Bytes came after the end of the response: the connection is not reused.
-    extra: bool,
-    cut: bool,
-    /// The last chunk went out with the last payload.
-    ended: bool,
-    sent: u64,
     asked_model: Option<String>,
-    /// The end of an event stream so far that may turn out to be an end mark of no end.
-    doubtful: Vec<u8>,
     /// Of a body in chunks, for a client that takes none.
     trailers: Trailers,
 }
@@ -107,7 +109,7 @@ impl Reply {
         let has_body = self.came != Framing::None;
         self.scan = match self.api {
             Api::Other => Scan::Nothing,
-            _ if is_stream => Scan::Stream(Box::new(StreamScan::new(self.api))),
+            _ if is_stream => Scan::Stream(StreamScan::new(self.api)),
             _ if self.head.is_json() && has_body => Scan::Body(BodyScan::new()),
             _ => Scan::Nothing,
         };
