@@ -34,6 +34,7 @@ fuzz_target!(|input: &[u8]| {
     let limits = Limits::default();
     let parsed = head.parse(input, &limits);
     check_steps(input, parsed);
+    check_again(&mut head, input, &limits);
     let Ok(Parsed::Complete { head_bytes }) = parsed else {
         return;
     };
@@ -75,6 +76,45 @@ fn check_steps(input: &[u8], whole: Result<Parsed, http1::Refusal>) {
             Err(_) => assert!(!matches!(parsed, Ok(Parsed::Complete { .. })), "at {end}"),
         }
     }
+}
+
+/// A head behind others of its connection is read as one alone: the same, one that differs in a byte,
+/// and the first again.
+fn check_again(head: &mut RequestHead, input: &[u8], limits: &Limits) {
+    let mut other = input.to_vec();
+    let at = input
+        .iter()
+        .fold(0usize, |sum, byte| sum * 31 % 8191 + usize::from(*byte));
+    if let Some(byte) = other.get_mut(at % input.len().max(1)) {
+        *byte = byte.wrapping_add(1);
+    }
+    for text in [input, &other, input] {
+        let mut alone = RequestHead::new();
+        let parsed = alone.parse(text, limits);
+        assert_eq!(head.parse(text, limits), parsed);
+        if matches!(parsed, Ok(Parsed::Complete { .. })) {
+            assert_eq!(told(head), told(&alone));
+        }
+    }
+}
+
+/// All that depends on a head, and what is sent on.
+fn told(head: &RequestHead) -> impl PartialEq + std::fmt::Debug {
+    let mut text = Vec::new();
+    head.write(head.framing(), &mut text);
+    let line = [head.method(), head.target(), head.host()].map(str::to_owned);
+    let flags = (
+        head.keep_alive(),
+        head.expects_continue(),
+        head.version_minor(),
+    );
+    (
+        line,
+        flags,
+        head.framing(),
+        head.upgrade().map(str::to_owned),
+        text,
+    )
 }
 
 /// No other line end than CRLF, and no NUL.

@@ -109,9 +109,9 @@ fn gateway(servers: &[Server; 2], log: &Path) -> Gateway {
         servers[0].fault(fault);
     }
     for fault in [
-        "reset:after=1,p=0.15",
+        "reset:after=1,p=0.3",
         "error-event:p=0.1",
-        "truncate:after=1,p=0.1",
+        "truncate:after=1,p=0.25",
     ] {
         servers[1].fault(fault);
     }
